@@ -1,0 +1,1 @@
+"""The policy: pure functions over frozen data, standard library and numpy only."""

@@ -1,0 +1,1 @@
+"""What answers the world: loop, gRPC, HTTP, records, replication."""

@@ -1,0 +1,1 @@
+"""What reads the world: metric pages, Prometheus, Kubernetes, DCGM."""
