@@ -1,7 +1,9 @@
 """The nouns of the policy.  Read this file first.
 
-An ``Observation`` is what was measured of one target at one instant.  A ``Decision`` is what was made of it: the
-replica count, every ``Step`` on the way to it, and all the numbers that went in.  Nothing here computes more than
+An ``Observation`` is what was measured of one target at one instant.  A ``Decision`` is what was
+made of it: the
+replica count, every ``Step`` on the way to it, and all the numbers that went in.  Nothing here
+computes more than
 a ratio of its own fields.  Times are seconds on the caller's clock; ratios run from 0 to 1.
 """
 
@@ -191,8 +193,10 @@ class Replicas:
     """What /scale counts, and what its replicas are doing.
 
     ``wanted`` is spec.replicas, ``current`` status.replicas.  ``starting_age_s`` has the age of
-    every replica that is scheduled and not yet ready; a replica that cannot be scheduled or crash-loops
-    is in its own count and not in ``starting_age_s``.  ``start_up_s`` holds the start-up times of replicas
+    every replica that is scheduled and not yet ready; a replica that cannot be scheduled or crash-
+    loops
+    is in its own count and not in ``starting_age_s``.  ``start_up_s`` holds the start-up times of
+    replicas
     that became ready since the last observation.
     """
 
@@ -236,7 +240,8 @@ class Observation:
 class Demand:
     """What arrives, in tokens: the derived quantity that capacity is set against.
 
-    Rates are per second.  ``backlog_*`` describe requests that wait now, weighted by the recent mix.
+    Rates are per second.  ``backlog_*`` describe requests that wait now, weighted by the recent
+    mix.
     ``requests_in_flight`` is running plus waiting.
     """
 
@@ -265,7 +270,8 @@ class Forecast:
 class Capacity:
     """What one replica carries within the objectives, with its interval.
 
-    ``request_cost_s`` is the replica time one request of the present mix takes; a fleet of n replicas serves load
+    ``request_cost_s`` is the replica time one request of the present mix takes; a fleet of n
+    replicas serves load
     ``requests_per_s * request_cost_s`` while it stays under ``n * load_max_ratio``.
     """
 
@@ -315,8 +321,10 @@ class Blindness:
 class Decision:
     """What was decided and everything it was decided from.
 
-    ``steps`` ends in the published count; ``decided_by`` is the last stage that changed it.  ``would_be`` is the count
-    an active target would publish (it differs from ``replicas_desired`` in advisory and frozen modes).
+    ``steps`` ends in the published count; ``decided_by`` is the last stage that changed it.
+    ``would_be`` is the count
+    an active target would publish (it differs from ``replicas_desired`` in advisory and frozen
+    modes).
     """
 
     at_s: float

@@ -1,4 +1,7 @@
-"""The board: the last published decision of every trigger.  One task writes it; gRPC calls only read it."""
+"""The board: the last published decision of every trigger.
+
+One task writes it; gRPC calls only read it.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -29,8 +32,10 @@ class AnswerState(StrEnum):
 class Published:
     """What the servicer answers for one trigger: one snapshot for GetMetrics and IsActive.
 
-    ``integer`` is the desired count, ``double`` its encoding for the HPA (equal where nothing is known of the HPA).
-    ``at_s`` is the decision's time; an entry older than the board's ``expiry_s`` answers UNAVAILABLE.
+    ``integer`` is the desired count, ``double`` its encoding for the HPA (equal where nothing is
+    known of the HPA).
+    ``at_s`` is the decision's time; an entry older than the board's ``expiry_s`` answers
+    UNAVAILABLE.
     """
 
     at_s: float
@@ -45,8 +50,10 @@ class Published:
 class Board:
     """Published entries by trigger, and the hook that makes a new trigger known.
 
-    ``admit`` is called once for a trigger that is not on the board (it must not block or do I/O): the loop starts
-    collecting for it.  Listeners are called after a publish with the keys whose activity turned true.
+    ``admit`` is called once for a trigger that is not on the board (it must not block or do I/O):
+    the loop starts
+    collecting for it.  Listeners are called after a publish with the keys whose activity turned
+    true.
     """
 
     admit: Callable[[TriggerKey], None]

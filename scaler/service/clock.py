@@ -15,7 +15,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clock: wall time at start, advanced by the monotonic clock.
 
-    A step of the wall clock (NTP, an operator) would otherwise make ages negative or expire every decision at once.
+    A step of the wall clock (NTP, an operator) would otherwise make ages negative or expire every
+    decision at once.
     """
 
     def __init__(self) -> None:

@@ -26,7 +26,8 @@ class Histogram:
 class PodSample:
     """One pod's engine numbers, summed over its engines; counters since the process started.
 
-    ``None`` means that the page does not carry the metric (another version, or a feature that is off), which is
+    ``None`` means that the page does not carry the metric (another version, or a feature that is
+    off), which is
     never the same as zero.  ``at_s`` is when the sample was taken (the scrape, not the query).
     ``started_at_s`` changes when the process restarts, where the page says so.
     """
@@ -96,8 +97,10 @@ class TargetRef:
 class TargetSamples:
     """What one collection brought for one target.
 
-    ``pods`` maps pod names to a sample or the reason there is none.  ``ttft`` and ``itl`` are set by sources that sum
-    histograms before we see them (Prometheus); others leave them None and fill the histograms of the pods.
+    ``pods`` maps pod names to a sample or the reason there is none.  ``ttft`` and ``itl`` are set
+    by sources that sum
+    histograms before we see them (Prometheus); others leave them None and fill the histograms of
+    the pods.
     """
 
     target: TargetRef
@@ -114,7 +117,10 @@ class TargetSamples:
 
 
 class Source(Protocol):
-    """Where samples come from.  A call never raises for a fault of the world: the fault is in the result."""
+    """Where samples come from.
+
+    A call never raises for a fault of the world: the fault is in the result.
+    """
 
     name: str
 
