@@ -1,0 +1,380 @@
+"""PolicyConfig: every setting of the policy, declared once.
+
+A field made by ``setting`` carries its default, its range, whether the tuner may move it, and the
+reason for the default.  The configuration file's models, the trigger metadata keys, the README
+table,
+the JSON Schema and the tuner's search space are all read from these declarations.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from scaler.core.model import Mode, Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What is declared of one setting beside its type and default."""
+
+    low: float | None
+    high: float | None
+    tune: bool
+    why: str
+    key: str  # name in trigger metadata; empty: derived from the path
+
+
+def setting(
+    default: Any,
+    *,
+    why: str,
+    low: float | None = None,
+    high: float | None = None,
+    tune: bool = False,
+    key: str = "",
+) -> Any:
+    """Declare a setting: a dataclass field with range, reason and tunability in its metadata."""
+    declared = Setting(low=low, high=high, tune=tune, why=why, key=key)
+    return field(default=default, metadata={"setting": declared})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SloConfig:
+    """Service level objectives of one target."""
+
+    ttft_s: float = setting(
+        2.0,
+        low=0.01,
+        high=600.0,
+        key="ttftSloSeconds",
+        why="time to first token users of chat accept; a bucket bound of vLLM lies near it",
+    )
+    tpot_s: float = setting(
+        0.0,
+        low=0.0,
+        high=60.0,
+        key="tpotSloSeconds",
+        why="mean time per output token; 0 means that no objective is set",
+    )
+    attainment_target_ratio: float = setting(
+        0.99,
+        low=0.5,
+        high=0.9999,
+        key="sloAttainmentTarget",
+        why="share of requests within the objectives: the one dial between thrifty and safe",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundsConfig:
+    """Limits of the answer.  KEDA's own limits apply afterwards as well."""
+
+    replicas_min: int = setting(
+        1, low=0, high=10000, why="0 lets the target go to zero after proven idleness"
+    )
+    replicas_max: int = setting(
+        100, low=1, high=10000, why="KEDA's default of maxReplicaCount; its own value wins"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreshnessConfig:
+    """When a signal is too old, and what is done without signals."""
+
+    grace_s: float = setting(
+        120.0, low=0.0, high=3600.0, why="a restart of Prometheus or a rollout of the exporter"
+    )
+    floor_replicas: int = setting(
+        0, low=0, high=10000, why="least count when blind for longer than the grace; 0: current"
+    )
+    wake_when_blind: bool = setting(
+        False,
+        why="blind at zero is answered UNAVAILABLE, so KEDA stays at zero",
+        key="wakeWhenBlind",
+    )
+    decision_expiry_ticks: int = setting(
+        3, low=2, high=20, why="a decision older than this is not answered: the loop is dead"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemandConfig:
+    """From counters to rates."""
+
+    rate_time_constant_s: float = setting(
+        30.0,
+        low=5.0,
+        high=600.0,
+        tune=True,
+        why="two ticks of smoothing: a tick holds few arrivals",
+    )
+    mix_time_constant_s: float = setting(
+        300.0, low=30.0, high=7200.0, tune=True, why="prompt and output lengths drift in minutes"
+    )
+    prior_prompt_tokens: float = setting(
+        1000.0, low=1.0, high=1e6, why="chat traces of Azure 2023 have a median prompt of 1020"
+    )
+    prior_output_tokens: float = setting(
+        200.0, low=1.0, high=1e6, why="chat traces of Azure 2023 have a median output of 129"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapacityConfig:
+    """Prior of one replica's step time, and how fast evidence moves it.
+
+    step = overhead_s + per_sequence_s * sequences + per_kv_token_s * kv_tokens
+           + per_prefill_token_s * prefill_tokens
+    """
+
+    overhead_s: float = setting(
+        0.022, low=1e-4, high=10.0, why="step of a 70B model on 4 GPUs with an empty batch"
+    )
+    per_sequence_s: float = setting(
+        1.2e-4, low=0.0, high=1.0, why="70B on 4 GPUs: 0.12 ms per decoding sequence"
+    )
+    per_kv_token_s: float = setting(
+        2e-8, low=0.0, high=1e-3, why="attention over the context; small for grouped-query models"
+    )
+    per_prefill_token_s: float = setting(
+        2.2e-4, low=1e-7, high=1.0, why="70B on 4 GPUs: 0.22 ms per prefill token"
+    )
+    prior_uncertainty_factor: float = setting(
+        3.0, low=1.0, high=100.0, why="the prior is right within this factor, either way"
+    )
+    prior_weight_s: float = setting(
+        300.0, low=1.0, high=1e5, tune=True, why="replica-seconds of evidence that equal the prior"
+    )
+    correction_max_ratio: float = setting(
+        0.1, low=0.001, high=0.5, tune=True, why="one observation moves the estimate at most so far"
+    )
+    memory_s: float = setting(
+        86400.0,
+        low=600.0,
+        high=1e7,
+        tune=True,
+        why="evidence fades in a day: mixes and versions change",
+    )
+    sequences_max: float = setting(
+        256.0, low=1.0, high=1e5, why="vLLM's default of --max-num-seqs on data-centre GPUs"
+    )
+    kv_capacity_tokens: float = setting(
+        400000.0, low=1000.0, high=1e9, why="used where cache_config_info is not exported"
+    )
+    load_max_ratio: float = setting(
+        0.8,
+        low=0.1,
+        high=1.0,
+        tune=True,
+        why="busy share beyond which the TTFT tail bends at few replicas",
+    )
+    load_max_gain: float = setting(
+        0.3,
+        low=0.0,
+        high=2.0,
+        tune=True,
+        why="square-root staffing: n replicas pool their queues, so the share may rise with n",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartUpConfig:
+    """How long a replica takes from being wanted to being ready."""
+
+    prior_s: float = setting(
+        180.0, low=1.0, high=7200.0, why="weights and compile cache on a volume: 1.4 to 5 minutes"
+    )
+    quantile_ratio: float = setting(
+        0.9, low=0.5, high=1.0, tune=True, why="a late replica costs more than an early one"
+    )
+    expiry_s: float = setting(
+        1800.0, low=60.0, high=36000.0, why="a replica still starting after this is not counted"
+    )
+    samples_max: int = setting(32, low=1, high=1000, why="observed starts kept")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastConfig:
+    """Looking ahead by the lead time."""
+
+    quantile_ratio: float = setting(
+        0.9, low=0.5, high=0.999, tune=True, why="demand above it is met late one time in ten"
+    )
+    level_time_constant_s: float = setting(
+        90.0, low=10.0, high=3600.0, tune=True, why="follows a ramp within a few ticks"
+    )
+    trend_time_constant_s: float = setting(
+        600.0, low=30.0, high=36000.0, tune=True, why="a trend must last minutes to count"
+    )
+    trend_damping_s: float = setting(
+        900.0, low=30.0, high=36000.0, tune=True, why="no ramp goes on for ever (Gardner 1985)"
+    )
+    score_time_constant_s: float = setting(
+        3600.0,
+        low=300.0,
+        high=1e6,
+        tune=True,
+        why="an hour of forecasts decides whether to use them",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalConfig:
+    """Where a signal begins to ask for replicas."""
+
+    queue_drain_s: float = setting(
+        60.0,
+        low=5.0,
+        high=3600.0,
+        tune=True,
+        why="a backlog is to be gone in a minute once capacity is there",
+    )
+    kv_usage_target_ratio: float = setting(
+        0.9, low=0.3, high=1.0, tune=True, why="beyond it vLLM starts to preempt"
+    )
+    ttft_pressure_ratio: float = setting(
+        0.5,
+        low=0.05,
+        high=1.0,
+        tune=True,
+        why="TTFT percentile as a share of its objective at which scale-down stops",
+    )
+    latency_step_ratio: float = setting(
+        0.25,
+        low=0.05,
+        high=1.0,
+        tune=True,
+        why="replicas added per start-up while an objective is missed",
+    )
+    latency_requests_min: float = setting(
+        20.0, low=1.0, high=1e4, why="fewer requests say nothing of a percentile"
+    )
+    gpu_util_target_ratio: float = setting(
+        0.0, low=0.0, high=1.0, key="gpuUtilTargetRatio", why="0: DCGM corroborates and vetoes only"
+    )
+    gpu_busy_ratio: float = setting(
+        0.95,
+        low=0.1,
+        high=1.0,
+        tune=True,
+        why="mean utilisation above which the count is not lowered",
+    )
+    gpu_blind_target_ratio: float = setting(
+        0.8, low=0.1, high=1.0, why="target while vLLM's own signals are blind"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldDownConfig:
+    """When a lower count may be published."""
+
+    window_s: float = setting(
+        300.0,
+        low=0.0,
+        high=7200.0,
+        tune=True,
+        why="a replica costs minutes to start and seconds to drop; the HPA's own default",
+    )
+    start_up_factor: float = setting(
+        1.5, low=0.0, high=20.0, tune=True, why="hold at least so many start-up times"
+    )
+    margin_ratio: float = setting(
+        0.1,
+        low=0.0,
+        high=1.0,
+        tune=True,
+        why="the remaining replicas carry the load with this to spare",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZeroConfig:
+    """Going to zero and coming back."""
+
+    idle_proof_s: float = setting(
+        600.0, low=0.0, high=86400.0, tune=True, why="idleness the daemon itself has seen"
+    )
+    wake_replicas: int = setting(1, low=1, high=1000, why="replicas asked for on the first request")
+
+
+class ForecasterName(StrEnum):
+    """Which forecaster looks ahead."""
+
+    LAST = "last"
+    TREND = "trend"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyConfig:
+    """Everything ``decide`` may depend on beside its observation and its state."""
+
+    mode: Mode = setting(Mode.ACTIVE, why="advisory decides and records, and publishes current")
+    role: Role = setting(
+        Role.MIXED, key="role", why="prefill: TTFT and prompts; decode: ITL and outputs"
+    )
+    tick_s: float = setting(15.0, low=1.0, high=300.0, why="scrape interval and HPA sync are 15 s")
+    forecaster: ForecasterName = setting(ForecasterName.TREND, why="level and damped trend")
+    slo: SloConfig = field(default_factory=SloConfig)
+    bounds: BoundsConfig = field(default_factory=BoundsConfig)
+    freshness: FreshnessConfig = field(default_factory=FreshnessConfig)
+    demand: DemandConfig = field(default_factory=DemandConfig)
+    capacity: CapacityConfig = field(default_factory=CapacityConfig)
+    start_up: StartUpConfig = field(default_factory=StartUpConfig)
+    forecast: ForecastConfig = field(default_factory=ForecastConfig)
+    signals: SignalConfig = field(default_factory=SignalConfig)
+    hold_down: HoldDownConfig = field(default_factory=HoldDownConfig)
+    zero: ZeroConfig = field(default_factory=ZeroConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """One setting of a tree, found by ``declared``."""
+
+    path: str  # dotted
+    default: Any
+    type: Any
+    setting: Setting
+
+    @property
+    def metadata_key(self) -> str:
+        """The key in trigger metadata: ``hold_down.window_s`` becomes holdDownWindowSeconds."""
+        if self.setting.key:
+            return self.setting.key
+        words = self.path.replace(".", "_").split("_")
+        if words[-1] == "s":
+            words[-1] = "seconds"
+        return words[0] + "".join(word.capitalize() for word in words[1:])
+
+    def fault(self, value: object) -> str | None:
+        """``path = value, must be in [low, high]`` when a number is out of range, else None."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        low, high = self.setting.low, self.setting.high
+        if (low is None or value >= low) and (high is None or value <= high):
+            return None
+        return f"{self.path} = {value}, must be in [{low:g}, {high:g}]"
+
+
+def declared(tree: Any, prefix: str = "") -> tuple[Declared, ...]:
+    """Every setting under a settings dataclass (instance), depth first, in order of declaration."""
+    found: list[Declared] = []
+    for item in dataclasses.fields(tree):
+        path = f"{prefix}{item.name}"
+        if "setting" in item.metadata:
+            found.append(
+                Declared(
+                    path=path,
+                    default=getattr(tree, item.name),
+                    type=item.type,
+                    setting=item.metadata["setting"],
+                )
+            )
+        elif dataclasses.is_dataclass(child := getattr(tree, item.name)):
+            found.extend(declared(child, f"{path}."))
+    return tuple(found)
+
+
+def tunable(tree: Any) -> tuple[Declared, ...]:
+    """The tuner's search space: exactly the settings with ``tune=True``."""
+    return tuple(item for item in declared(tree) if item.setting.tune)

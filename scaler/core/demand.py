@@ -1,0 +1,82 @@
+"""Observation -> Demand: what arrives, in requests and tokens per second.
+
+Arrivals are the balance of finished, running, waiting and rejected requests.  Token rates are
+arrivals times the recent mean lengths, because vLLM's token counters show served work: under
+overload they
+flatten while demand grows.
+"""
+
+from dataclasses import dataclass
+
+from scaler.core.config import DemandConfig
+from scaler.core.model import Demand, NoData, Observation, Work
+from scaler.core.window import decay
+
+PRIOR_REQUESTS = 10.0  # the prior mix weighs as much as this many finished requests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemandState:
+    """Smoothed arrival rate, and the fading sums behind the mean lengths."""
+
+    seen_at_s: float | None = None
+    requests_per_s: float = 0.0
+    finished: float = 0.0
+    finished_prompt_tokens: float = 0.0
+    finished_output_tokens: float = 0.0
+    served_tokens: float = 0.0  # prompt tokens, computed or cached
+    cached_tokens: float = 0.0
+
+
+def update_demand(
+    observation: Observation, state: DemandState, config: DemandConfig
+) -> DemandState:
+    """The state after one observation; unchanged when it brings no new work sample."""
+    work = observation.work
+    if isinstance(work, NoData) or work.interval_s <= 0.0:
+        return state
+    if state.seen_at_s is not None and work.seen_at_s <= state.seen_at_s:
+        return state
+    kept = decay(work.interval_s, config.rate_time_constant_s) if state.seen_at_s else 0.0
+    mix = decay(work.interval_s, config.mix_time_constant_s)
+    arrived_per_s = work.requests_arrived / work.interval_s
+    return DemandState(
+        seen_at_s=work.seen_at_s,
+        requests_per_s=kept * state.requests_per_s + (1.0 - kept) * arrived_per_s,
+        finished=mix * state.finished + _finished(work),
+        finished_prompt_tokens=mix * state.finished_prompt_tokens + work.finished_prompt_tokens,
+        finished_output_tokens=mix * state.finished_output_tokens + work.finished_output_tokens,
+        served_tokens=mix * state.served_tokens + work.prompt_tokens + work.cached_tokens,
+        cached_tokens=mix * state.cached_tokens + work.cached_tokens,
+    )
+
+
+def _finished(work: Work) -> float:
+    """Finished requests whose lengths are known: none where the engine exports no lengths."""
+    has_lengths = work.finished_prompt_tokens + work.finished_output_tokens > 0.0
+    return work.requests_finished if has_lengths else 0.0
+
+
+def demand_of(observation: Observation, state: DemandState, config: DemandConfig) -> Demand:
+    """Demand now.  Lengths fall back to the prior until requests have finished."""
+    requests = state.finished + PRIOR_REQUESTS
+    prompt = state.finished_prompt_tokens + PRIOR_REQUESTS * config.prior_prompt_tokens
+    output = state.finished_output_tokens + PRIOR_REQUESTS * config.prior_output_tokens
+    cached_share = state.cached_tokens / state.served_tokens if state.served_tokens > 0.0 else 0.0
+    prompt_mean, output_mean = prompt / requests, output / requests
+    rate = state.requests_per_s
+    queue = observation.queue
+    in_flight = waiting = 0.0
+    if not isinstance(queue, NoData):
+        waiting = queue.requests_waiting
+        in_flight = queue.requests_running + waiting
+    return Demand(
+        requests_per_s=rate,
+        prompt_tokens_per_s=rate * prompt_mean * (1.0 - cached_share),
+        cached_tokens_per_s=rate * prompt_mean * cached_share,
+        output_tokens_per_s=rate * output_mean,
+        prompt_tokens_per_request=prompt_mean,
+        output_tokens_per_request=output_mean,
+        requests_in_flight=in_flight,
+        backlog_requests=waiting,
+    )
