@@ -25,8 +25,8 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from scaler.core.config import CapacityConfig, SloConfig
-from scaler.core.model import Capacity, Demand, KvCache, NoData, Observation, Queue, Work
+from scaler.core.config import CapacityConfig, PolicyConfig, SloConfig
+from scaler.core.model import Capacity, Demand, KvCache, NoData, Observation, Queue, Role, Work
 from scaler.core.window import decay
 
 _NORMAL = NormalDist()
@@ -138,12 +138,11 @@ def _kv_tokens(kv: KvCache | NoData, state: CapacityState, config: CapacityConfi
     return kv.usage_mean_ratio * capacity
 
 
-def capacity_of(
-    demand: Demand, state: CapacityState, config: CapacityConfig, slo: SloConfig
-) -> Capacity:
+def capacity_of(demand: Demand, state: CapacityState, policy: PolicyConfig) -> Capacity:
     """What one replica carries of this mix, with its interval."""
+    config, slo = policy.capacity, policy.slo
     scale = math.exp(state.log_scale)
-    cost_s = scale * _request_cost_s(demand, state, config, slo, scale=scale)
+    cost_s = scale * _request_cost_s(demand, state, policy, scale=scale)
     weight = config.prior_weight_s / (config.prior_weight_s + state.evidence_s)
     spread = math.exp(
         max(math.log(config.prior_uncertainty_factor) * math.sqrt(weight), _UNCERTAINTY_FLOOR)
@@ -158,24 +157,34 @@ def capacity_of(
 
 
 def _request_cost_s(
-    demand: Demand, state: CapacityState, config: CapacityConfig, slo: SloConfig, *, scale: float
+    demand: Demand, state: CapacityState, policy: PolicyConfig, *, scale: float
 ) -> float:
     """Replica time of one request with the prior's coefficients (the formula of the module)."""
+    config = policy.capacity
     output = max(demand.output_tokens_per_request, 1.0)
     held = demand.prompt_tokens_per_request + 0.5 * output
-    rate = demand.requests_per_s
-    computed = demand.prompt_tokens_per_request
-    if rate > 0.0:
-        computed = demand.prompt_tokens_per_s / rate
+    computed = demand.prompt_tokens_per_request * (1.0 - demand.cached_ratio)
+    if policy.role is Role.PREFILL:
+        output = 1.0
+    elif policy.role is Role.DECODE:
+        computed = 0.0
     per_token_s = config.per_sequence_s + config.per_kv_token_s * held
-    kv_capacity = state.kv_capacity_tokens or config.kv_capacity_tokens
-    sequences = min(config.sequences_max, kv_capacity / held)
-    if slo.tpot_s > 0.0:
-        room_s = slo.tpot_s / scale - config.overhead_s
-        sequences = min(sequences, room_s / per_token_s if per_token_s > 0.0 else sequences)
-    sequences = max(sequences, 1.0)
+    sequences = _sequences_max(state, policy, held=held, per_token_s=per_token_s, scale=scale)
     busy_s = computed * config.per_prefill_token_s + output * per_token_s
     return busy_s + output * config.overhead_s / sequences
+
+
+def _sequences_max(
+    state: CapacityState, policy: PolicyConfig, *, held: float, per_token_s: float, scale: float
+) -> float:
+    """Sequences one replica may hold: its limit, its KV cache, or the inter-token objective."""
+    config = policy.capacity
+    kv_capacity = state.kv_capacity_tokens or config.kv_capacity_tokens
+    sequences = min(config.sequences_max, kv_capacity / held)
+    if policy.slo.tpot_s > 0.0 and per_token_s > 0.0 and policy.role is not Role.PREFILL:
+        room_s = policy.slo.tpot_s / scale - config.overhead_s
+        sequences = min(sequences, room_s / per_token_s)
+    return max(sequences, 1.0)
 
 
 def _load_max_ratio(config: CapacityConfig, slo: SloConfig) -> float:

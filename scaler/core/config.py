@@ -36,7 +36,10 @@ def setting(
 ) -> Any:
     """Declare a setting: a dataclass field with range, reason and tunability in its metadata."""
     declared = Setting(low=low, high=high, tune=tune, why=why, key=key)
-    return field(default=default, metadata={"setting": declared})
+    metadata = {"setting": declared}
+    if isinstance(default, dict):  # a mutable default: each instance gets its own
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,9 @@ class FreshnessConfig:
         False,
         why="blind at zero is answered UNAVAILABLE, so KEDA stays at zero",
         key="wakeWhenBlind",
+    )
+    expect_s: float = setting(
+        86400.0, low=0.0, high=1e7, why="a signal not seen for a day is no longer missed"
     )
     decision_expiry_ticks: int = setting(
         3, low=2, high=20, why="a decision older than this is not answered: the loop is dead"
@@ -298,6 +304,19 @@ class ZeroConfig:
     wake_replicas: int = setting(1, low=1, high=1000, why="replicas asked for on the first request")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HpaConfig:
+    """What is known of the HPA behind the target.  The watched objects overrule these."""
+
+    kubernetes_minor: int = setting(
+        30, low=23, high=99, why="oldest supported; tolerance and its exact edge depend on it"
+    )
+    tolerance_up_ratio: float = setting(
+        0.1, low=0.0, high=1.0, why="cluster default; 0 where the ScaledObject sets it and 1.35+"
+    )
+    tolerance_down_ratio: float = setting(0.1, low=0.0, high=1.0, why="as above")
+
+
 class ForecasterName(StrEnum):
     """Which forecaster looks ahead."""
 
@@ -325,6 +344,7 @@ class PolicyConfig:
     signals: SignalConfig = field(default_factory=SignalConfig)
     hold_down: HoldDownConfig = field(default_factory=HoldDownConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
+    hpa: HpaConfig = field(default_factory=HpaConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

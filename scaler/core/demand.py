@@ -77,6 +77,7 @@ def demand_of(observation: Observation, state: DemandState, config: DemandConfig
         output_tokens_per_s=rate * output_mean,
         prompt_tokens_per_request=prompt_mean,
         output_tokens_per_request=output_mean,
+        cached_ratio=cached_share,
         requests_in_flight=in_flight,
         backlog_requests=waiting,
     )

@@ -213,6 +213,7 @@ class Replicas:
     replicas_max: int | None = None
     gpus_per_replica: int = 0
     gpus_allocatable: int | None = None  # free and used GPUs of the product on schedulable nodes
+    inferred: bool = False  # counted from the pods seen, without a Kubernetes API
 
     @property
     def starting(self) -> int:
@@ -251,6 +252,7 @@ class Demand:
     output_tokens_per_s: float
     prompt_tokens_per_request: float
     output_tokens_per_request: float
+    cached_ratio: float  # share of prompt tokens found in the prefix cache
     requests_in_flight: float
     backlog_requests: float
 
@@ -332,6 +334,7 @@ class Decision:
     replicas_desired: int
     would_be: int
     active: bool
+    encoded: float  # what is published so that the HPA lands on replicas_desired
     decided_by: Stage
     steps: tuple[Step, ...]
     proposals: tuple[Proposal, ...]
@@ -339,6 +342,6 @@ class Decision:
     demand: Demand | None
     capacity: Capacity | None
     forecast: Forecast | None
-    replicas: Replicas | None
+    observation: Observation
     mode: Mode
     policy_version: str

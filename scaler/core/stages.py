@@ -1,0 +1,139 @@
+"""Stages: each takes a count and may change it, and then says so in a ``Step``.
+
+A stage that leaves the count alone adds no step, so the last step is what decided.
+"""
+
+from dataclasses import dataclass
+
+from scaler.core.capacity import replicas_for
+from scaler.core.config import HoldDownConfig, PolicyConfig
+from scaler.core.model import NoData, Proposal, Signal, Stage, Step, Terms
+from scaler.core.proposals import Situation, attainment, objective
+from scaler.core.window import Peaks, highest, push_peak
+
+Steps = tuple[Step, ...]
+
+
+def count_of(steps: Steps) -> int:
+    """The count after the last step."""
+    return steps[-1].replicas
+
+
+def then(steps: Steps, stage: Stage, replicas: int, terms: Terms) -> Steps:
+    """``steps`` with one more when it changes the count."""
+    if replicas == count_of(steps):
+        return steps
+    return (*steps, Step(stage=stage, replicas=replicas, terms=terms))
+
+
+def binding(proposals: tuple[Proposal, ...]) -> Steps:
+    """The first step: the largest proposal, the earliest in order among equals."""
+    best = max(proposals, key=lambda proposal: proposal.replicas)
+    return (Step(stage=Stage(best.signal.value), replicas=best.replicas, terms=best.terms),)
+
+
+def keep(steps: Steps, at: Situation) -> Steps:
+    """Go down only as far as the remaining replicas carry the load with a margin: N/(N-1)."""
+    count = count_of(steps)
+    if count >= at.wanted:
+        return steps
+    margin = at.config.hold_down.margin_ratio
+    enough = replicas_for(at.load * (1.0 + margin), at.capacity, at.config.capacity)
+    replicas = min(max(count, enough), at.wanted)
+    return then(steps, Stage.KEEP, replicas, (("margin_ratio", margin), ("load", at.load)))
+
+
+def veto(steps: Steps, at: Situation) -> Steps:
+    """Not fewer than now while GPUs are busy without a reason, or latency is near its objective."""
+    if count_of(steps) >= at.wanted:
+        return steps
+    terms = _unexplained_gpu(at) or _near_objective(at, Signal.TTFT)
+    terms = terms or _near_objective(at, Signal.ITL)
+    return then(steps, Stage.VETO, at.wanted, terms) if terms else steps
+
+
+def _unexplained_gpu(at: Situation) -> Terms:
+    """GPUs busy while the engines report next to nothing: somebody is served whom we do not see.
+
+    Utilisation near 1 with requests running is no evidence: vLLM's decode loop keeps the GPU busy
+    with one
+    request as with two hundred.  So a veto needs busy GPUs and fewer running requests than
+    replicas.
+    """
+    gpu, queue = at.observation.gpu, at.observation.queue
+    if isinstance(gpu, NoData) or isinstance(queue, NoData):
+        return ()
+    quiet = queue.requests_running < 0.5 * at.ready
+    if not quiet or gpu.utilisation_mean_ratio < at.config.signals.gpu_busy_ratio:
+        return ()
+    return (
+        ("gpu_utilisation_mean_ratio", gpu.utilisation_mean_ratio),
+        ("requests_running", queue.requests_running),
+    )
+
+
+def _near_objective(at: Situation, signal: Signal) -> Terms:
+    """Fewer requests than the target are within a share of the objective: the tail is close."""
+    found = objective(at, signal)
+    if found is None:
+        return ()
+    latency, objective_s = found
+    pressed_s = at.config.signals.ttft_pressure_ratio * objective_s
+    share = attainment(latency, pressed_s)
+    if share.likely >= at.config.slo.attainment_target_ratio:
+        return ()
+    return (("pressed_s", pressed_s), ("attainment_pressed_ratio", share.likely))
+
+
+def hold_span_s(config: HoldDownConfig, start_up_s: float) -> float:
+    """How long a higher count is kept: the window, or some start-up times, whichever is longer.
+
+    Dropping a replica that is needed again costs a start-up of missed objectives, keeping it
+    costs the replica: the hold grows with what a mistake costs.
+    """
+    return max(config.window_s, config.start_up_factor * start_up_s)
+
+
+def hold_down(steps: Steps, peaks: Peaks, *, now_s: float, span_s: float) -> tuple[Steps, Peaks]:
+    """Keep the highest raw count of the last ``span_s``."""
+    count = count_of(steps)
+    peaks = push_peak(peaks, count, now_s=now_s, span_s=span_s)
+    held = highest(peaks, now_s=now_s, span_s=span_s) or count
+    return then(steps, Stage.HOLD_DOWN, held, (("span_s", span_s),)), peaks
+
+
+def lost_signal(steps: Steps, at: Situation, lost: int) -> Steps:
+    """Not fewer than now while a signal that used to be there is missing."""
+    if lost == 0 or count_of(steps) >= at.wanted:
+        return steps
+    return then(steps, Stage.BLIND, at.wanted, (("signals_lost", float(lost)),))
+
+
+def no_api(steps: Steps, at: Situation) -> Steps:
+    """Without the Kubernetes API the count may rise with the load and never fall."""
+    if not isinstance(at.observation.replicas, NoData) or count_of(steps) >= at.wanted:
+        return steps
+    return then(steps, Stage.NO_API, at.wanted, (("last_count", float(at.wanted)),))
+
+
+def bound(steps: Steps, *, low: int, high: int) -> Steps:
+    """Within the bounds; the minimum wins where they cross."""
+    replicas = max(min(count_of(steps), high), low)
+    return then(
+        steps, Stage.BOUNDS, replicas, (("replicas_min", float(low)), ("replicas_max", float(high)))
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The tighter of the configured and the ScaledObject's bounds."""
+
+    low: int
+    high: int
+
+
+def limits(config: PolicyConfig, replicas_min: int | None, replicas_max: int | None) -> Limits:
+    """Bounds to apply: the object's own where they are known, else the configured ones."""
+    low = config.bounds.replicas_min if replicas_min is None else replicas_min
+    high = config.bounds.replicas_max if replicas_max is None else replicas_max
+    return Limits(low=low, high=max(high, 1))
