@@ -32,7 +32,6 @@ class SourceType(StrEnum):
 
     PROMETHEUS = "prometheus"
     SCRAPE = "scrape"
-    STATIC = "static"
 
 
 class RecordingRules(StrEnum):
@@ -120,15 +119,6 @@ class KubernetesConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StaticPod:
-    """One metrics endpoint of a static target."""
-
-    name: str = setting("", why="stands for the pod's name")
-    host: str = setting("", why="host or IP")
-    port: int = setting(8000, low=1, high=65535, why="vLLM's default")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceConfig:
     """One source of metrics; fields that do not fit the type are refused."""
 
@@ -152,7 +142,15 @@ class SourceConfig:
     recording_rules: RecordingRules = setting(RecordingRules.AUTO, why="used where installed")
     concurrency: int = setting(64, low=1, high=1024, why="pods scraped at a time")
     dcgm_urls: tuple[str, ...] = setting((), why="DCGM exporters read directly")
-    pods: tuple[StaticPod, ...] = setting((), why="endpoints of a static source")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticPod:
+    """One fixed metrics endpoint of a target."""
+
+    name: str = setting("", why="stands for the pod's name")
+    host: str = setting("", why="host or IP")
+    port: int = setting(8000, low=1, high=65535, why="vLLM's default")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +163,7 @@ class TargetConfig:
     mode: Mode = setting(
         Mode.ADVISORY, why="without a trigger nothing is scaled: see decisions first"
     )
+    pods: tuple[StaticPod, ...] = setting((), why="fixed endpoints, where no API lists the pods")
     frozen_until: str = setting("", why="RFC 3339 time at which mode frozen ends by itself")
 
 
@@ -316,8 +315,6 @@ def _cross_faults(config: ScalerConfig) -> list[str]:
             ("http://", "https://")
         ):
             faults.append(f"sources.{place}.url = {source.url!r}, must be an http or https URL")
-        if source.type is SourceType.STATIC and not source.pods:
-            faults.append(f"sources.{place}.pods is empty: a static source needs endpoints")
     levels = ("debug", "info", "warning", "error")
     if config.log.level not in levels:
         faults.append(f"log.level = {config.log.level!r}, must be one of {', '.join(levels)}")

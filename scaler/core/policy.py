@@ -131,7 +131,8 @@ def _fresh(
     proposals = propose(at)
     span_s = hold_span_s(config.hold_down, start_s)
     steps = keep(binding(proposals), at)
-    steps, peaks = hold_down(steps, state.peaks, now_s=now_s, span_s=span_s)
+    peaks = _peaks(state, at, config)
+    steps, peaks = hold_down(steps, peaks, now_s=now_s, span_s=span_s)
     steps = no_api(lost_signal(veto(steps, at), at, sight.lost), at)
     idle_since_s = _idle_since(observation, state, config, now_s)
     idle = _idle_proven(idle_since_s, observation, config, now_s)
@@ -190,6 +191,18 @@ def _situation(
         coming=coming,
         latency_step_at_s=state.latency_step_at_s,
     )
+
+
+def _peaks(state: PolicyState, at: Situation, config: PolicyConfig) -> Peaks:
+    """The window of recent counts; it begins with the present count after a start or a blindness.
+
+    Without history the present count is the best evidence of what was needed, and a restarted
+    daemon must not shrink a fleet it has not watched (Knative starts in panic for the same reason).
+    """
+    gap_s = config.freshness.grace_s
+    if state.good_at_s is None or at.now_s - state.good_at_s > gap_s:
+        return ((at.now_s, at.wanted),)
+    return state.peaks
 
 
 def _forecast(outlook: Outlook, *, scale: float, lead_s: float) -> Forecast:

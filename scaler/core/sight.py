@@ -36,7 +36,10 @@ def look(observation: Observation, seen: Seen, config: FreshnessConfig) -> Sight
         seen_at_s = last.get(signal)
         if seen_at_s is not None and now_s - seen_at_s <= config.expect_s:
             lost += 1
-    engines = not (isinstance(observation.queue, NoData) and isinstance(observation.work, NoData))
+    missing = [isinstance(value, NoData) for value in (observation.queue, observation.work)]
+    engines = not all(missing)
+    if any(missing) and lost == 0:
+        lost = 1  # never seen yet, and nothing may be lowered without it
     return Sight(engines=engines, blind=tuple(blind), lost=lost, seen=tuple(last.items()))
 
 
