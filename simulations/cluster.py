@@ -1,0 +1,539 @@
+"""A simulated fleet: the life of its replicas around the compiled kernel.
+
+    fleet = Fleet(model=load_replica_model("llama-3.1-70b-h100-tp4"), seed=1)
+    fleet.start_warm(2)                        # two replicas that are ready at 0 s
+    fleet.load(arrival_at_s=..., prompt_tokens=..., output_tokens=...)
+    fleet.advance(15.0)
+    fleet.set_replicas(4, now_s=15.0)
+    fleet.replica_status(15.0, since_s=0.0)    # what Kubernetes shows
+    fleet.counters(15.0)                       # what the /metrics pages show
+    fleet.take_outcomes()                      # what became of each request
+
+Times are seconds on the scenario's clock and only move forward.  A replica is *pending* until a GPU
+is free for it, *starting* (or *crash-looping*) while it holds the GPU and loads, *ready*, then
+*draining* until its last request has ended or the grace is over.
+"""
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from scaler.core.model import Replicas
+from scaler.errors import ScenarioError
+from simulations import engine
+from simulations.engine_layout import (
+    Floats,
+    Ints,
+    Records,
+    allocate,
+    clear_slot,
+    grow_ring,
+    grow_slots,
+)
+from simulations.replica import Distribution, ReplicaModel, Routing, write_params
+from simulations.streams import generator, word
+
+BACK_OFF_FIRST_S = 10.0  # the kubelet's, doubling at every restart
+BACK_OFF_MAX_S = 300.0
+RING_FIRST = 1 << 14
+SESSION_TABLE = 1 << 18
+
+
+class RequestStatus(IntEnum):
+    """What became of a request; the values are the kernel's."""
+
+    PENDING = engine.PENDING
+    COMPLETED = engine.COMPLETED
+    REJECTED = (
+        engine.REJECTED
+    )  # by the admission limit, or at the gateway for want of a ready replica
+    CUT = engine.CUT  # by the end of a drain's grace
+    TOO_LONG = engine.TOO_LONG  # longer than max_model_len or the whole KV cache: HTTP 400
+
+
+class Phase(StrEnum):
+    """Where a replica is in its life."""
+
+    PENDING = "pending"  # no GPU free
+    STARTING = "starting"
+    CRASH_LOOPING = "crash_looping"
+    READY = "ready"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaView:
+    """What a controller that picks victims sees of one replica."""
+
+    uid: int
+    phase: Phase
+    created_at_s: float
+    ready_at_s: float | None
+    restarts: int
+
+
+VictimOrder: TypeAlias = Callable[[Sequence[ReplicaView]], Sequence[ReplicaView]]
+
+
+def newest_first(replicas: Sequence[ReplicaView]) -> list[ReplicaView]:
+    """Pending, then starting, then ready, the newest first in each: a ReplicaSet's order."""
+    rank = {Phase.PENDING: 0, Phase.CRASH_LOOPING: 1, Phase.STARTING: 1, Phase.READY: 2}
+    return sorted(replicas, key=lambda r: (rank[r.phase], -r.created_at_s, -r.uid))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuPool:
+    """GPUs the fleet may use: those there, and those that new nodes may bring.
+
+    ``total`` None is no limit.  A pending replica asks for nodes of ``gpus_per_node`` GPUs while
+    the pool, nodes on their way included, is below ``provisioned_max``; each takes a draw of
+    ``node_provisioning``.
+    """
+
+    total: int | None = None
+    provisioned_max: int = 0
+    gpus_per_node: int = 8
+    node_provisioning: Distribution | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetCounters:
+    """The metrics of every replica that serves (ready or draining), one row each.
+
+    ``values`` has the fields of ``engine_layout.COUNTERS``; the bucket arrays are per bucket, not
+    cumulative, one column more than the bounds of ``engine_layout``.
+    """
+
+    at_s: float
+    uids: Ints
+    draining: npt.NDArray[np.bool_]
+    values: Records
+    ttft_buckets: Ints
+    itl_buckets: Ints
+    e2e_buckets: Ints
+    queue_buckets: Ints
+    iteration_buckets: Ints
+    kv_blocks_usable: int
+    gateway_waiting: int
+    gateway_rejections: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """GPU time up to now: scheduled until gone, times GPUs a replica; pending apart."""
+
+    gpu_hours: float
+    pending_gpu_hours: float
+    replica_hours: float
+
+
+@dataclass(slots=True, kw_only=True)
+class _Replica:
+    """One pod, or one group of pods that serves as one."""
+
+    uid: int
+    created_at_s: float
+    phase: Phase = Phase.PENDING
+    scheduled_at_s: float = 0.0
+    ready_at_s: float | None = None
+    restarts: int = 0
+    slot: int = -1
+    events: list[float] = field(default_factory=list)
+
+    def view(self) -> ReplicaView:
+        return ReplicaView(
+            uid=self.uid,
+            phase=self.phase,
+            created_at_s=self.created_at_s,
+            ready_at_s=self.ready_at_s,
+            restarts=self.restarts,
+        )
+
+
+class _Event(IntEnum):
+    """What is due in a replica's life."""
+
+    STARTED = 0  # the start-up is over: ready, or crashed
+    RESTART = 1  # the back-off is over
+    GRACE_OVER = 2
+    NODE_READY = 3
+
+
+class Fleet:
+    """All replicas of one deployment, their requests and their GPUs."""
+
+    def __init__(
+        self,
+        *,
+        model: ReplicaModel,
+        seed: int,
+        routing: Routing = Routing.LEAST_REQUESTS,
+        gpus: GpuPool | None = None,
+        max_slots: int = 16,
+        gateway_rejects: bool = False,
+    ) -> None:
+        """An empty fleet at 0 s.  ``max_slots`` is only where the arrays begin; they grow."""
+        self.model = model
+        self.now_s = 0.0
+        self._seed = seed
+        self._gpus = gpus or GpuPool()
+        self._gpus_total = self._gpus.total
+        self._gpus_coming = 0
+        self._gpus_used = 0
+        self._wanted = 0
+        self._state = allocate(
+            slots=max_slots,
+            ring=RING_FIRST,
+            max_num_seqs=model.max_num_seqs,
+            block_size=model.block_size,
+            sessions=SESSION_TABLE if model.prefix_cache.per_session else 1,
+        )
+        write_params(model, self._state, routing=routing, seed_word=word(seed, "routing"))
+        self._state.params["gateway_rejects"] = gateway_rejects
+        self._next_uid = 0
+        self._nodes = 0
+        self._replicas: dict[int, _Replica] = {}  # in order of creation; gone ones leave
+        self._by_slot: dict[int, _Replica] = {}
+        self._events: list[tuple[float, int, int, int]] = []  # at_s, serial, kind, uid
+        self._serial = 0
+        self._start_ups: list[tuple[float, float]] = []  # ready_at_s, duration_s
+        self._gpu_s_ended = 0.0
+        self._pending_s_ended = 0.0
+
+    # Requests
+
+    def load(
+        self,
+        *,
+        arrival_at_s: npt.ArrayLike,
+        prompt_tokens: npt.ArrayLike,
+        output_tokens: npt.ArrayLike,
+        session: npt.ArrayLike | None = None,
+    ) -> None:
+        """Append requests in order of arrival; none may be earlier than those loaded or than now.
+
+        Raises ScenarioError for unsorted arrivals or token counts below 1.
+        """
+        arrivals = np.asarray(arrival_at_s, dtype=np.float64)
+        prompts = np.asarray(prompt_tokens, dtype=np.int64)
+        outputs = np.asarray(output_tokens, dtype=np.int64)
+        if arrivals.size == 0:
+            return
+        self._check(arrivals, prompts, outputs)
+        clock = self._state.clock[0]
+        first = int(clock["arrivals_loaded"])
+        held = first + arrivals.size - int(clock["outcomes_taken"])
+        if held > self._state.requests.shape[0]:
+            self._state = grow_ring(self._state, room_for=held)
+            clock = self._state.clock[0]
+        ring = self._state.requests
+        rows = np.zeros(arrivals.size, dtype=ring.dtype)
+        rows["arrival_at_s"] = arrivals
+        rows["prompt_tokens"] = prompts
+        rows["output_tokens"] = outputs
+        if session is not None:
+            rows["session"] = session
+        rows["routed_at_s"] = rows["scheduled_at_s"] = np.nan
+        rows["first_token_at_s"] = rows["finished_at_s"] = np.nan
+        rows["replica_uid"] = -1
+        begin = first & (ring.shape[0] - 1)
+        fitting = min(arrivals.size, ring.shape[0] - begin)
+        ring[begin : begin + fitting] = rows[:fitting]
+        ring[: arrivals.size - fitting] = rows[fitting:]
+        clock["arrivals_loaded"] = first + arrivals.size
+
+    def _check(self, arrivals: Floats, prompts: Ints, outputs: Ints) -> None:
+        clock = self._state.clock[0]
+        ring = self._state.requests
+        last_s = self.now_s
+        if clock["arrivals_loaded"] > clock["arrivals_routed"]:
+            last = int(clock["arrivals_loaded"] - 1) & (ring.shape[0] - 1)
+            last_s = float(ring["arrival_at_s"][last])
+        if arrivals[0] < last_s or np.any(np.diff(arrivals) < 0.0) or not np.isfinite(arrivals[-1]):
+            raise ScenarioError(
+                f"arrival_at_s must ascend from {last_s}, the last arrival loaded or the present"
+            )
+        for name, tokens in (("prompt_tokens", prompts), ("output_tokens", outputs)):
+            if tokens.min() < 1 or tokens.max() > 2**30:
+                raise ScenarioError(
+                    f"{name} = {tokens.min()} .. {tokens.max()}, must be in [1, 2**30]"
+                )
+
+    def take_outcomes(self) -> Records:
+        """The requests that have ended, in order of arrival, up to the first that has not.
+
+        Each is given once, with the fields of ``engine_layout.REQUEST``; times that never came are
+        NaN.  Taking them is what keeps memory bounded.
+        """
+        clock = self._state.clock[0]
+        ring = self._state.requests
+        begin = int(clock["outcomes_taken"])
+        ended = engine.count_ended(self._state)
+        first = begin & (ring.shape[0] - 1)
+        fitting = min(ended, ring.shape[0] - first)
+        clock["outcomes_taken"] = begin + ended
+        return np.concatenate((ring[first : first + fitting], ring[: ended - fitting]))
+
+    @property
+    def idle(self) -> bool:
+        """Whether every loaded request has arrived and ended."""
+        clock = self._state.clock[0]
+        used = self._state.replicas[: clock["slots_used"]]
+        return bool(
+            clock["arrivals_routed"] == clock["arrivals_loaded"]
+            and clock["gateway_waiting"] == 0
+            and not np.any(used["running"] + used["waiting"])
+        )
+
+    # Time
+
+    def advance(self, until_s: float) -> None:
+        """Let everything happen up to and including ``until_s``."""
+        assert until_s >= self.now_s, "time only moves forward"
+        while True:
+            due_s = self._events[0][0] if self._events else np.inf
+            target_s = min(until_s, due_s)
+            reached_s = engine.advance(self._state, target_s)
+            self.now_s = reached_s
+            if reached_s < target_s:
+                self._reap_drained()
+            elif due_s <= until_s:
+                self._live_through(heapq.heappop(self._events))
+            else:
+                return
+
+    def _live_through(self, event: tuple[float, int, int, int]) -> None:
+        at_s, _, kind, uid = event
+        if kind == _Event.NODE_READY:
+            self._gpus_coming -= self._gpus.gpus_per_node
+            assert self._gpus_total is not None
+            self._gpus_total += self._gpus.gpus_per_node
+            self._schedule_pending(at_s)
+            return
+        replica = self._replicas.get(uid)
+        if replica is None:
+            return
+        if kind == _Event.STARTED and replica.phase == Phase.STARTING:
+            self._end_start(replica, at_s)
+        elif kind == _Event.RESTART and replica.phase == Phase.CRASH_LOOPING:
+            replica.phase = Phase.STARTING
+            self._begin_start(replica, at_s, image=False)
+        elif kind == _Event.GRACE_OVER and replica.phase == Phase.DRAINING:
+            engine.cut(self._state, replica.slot, at_s)
+            self._remove(replica, at_s)
+
+    def _reap_drained(self) -> None:
+        for slot, replica in list(self._by_slot.items()):
+            record = self._state.replicas[slot]
+            if replica.phase == Phase.DRAINING and not record["running"] + record["waiting"]:
+                self._remove(replica, self.now_s)
+
+    def _push(self, at_s: float, kind: _Event, uid: int) -> None:
+        self._serial += 1
+        heapq.heappush(self._events, (at_s, self._serial, int(kind), uid))
+
+    # Replicas
+
+    def set_replicas(
+        self, count: int, *, now_s: float, victim_order: VictimOrder = newest_first
+    ) -> None:
+        """Want ``count`` replicas: create them, or end the first ones of ``victim_order``."""
+        assert count >= 0
+        assert now_s == self.now_s, "advance the fleet to now_s first"
+        self._wanted = count
+        alive = [r for r in self._replicas.values() if r.phase != Phase.DRAINING]
+        for _ in range(count - len(alive)):
+            self._create(now_s)
+        excess = len(alive) - count
+        if excess > 0:
+            for view in list(victim_order([r.view() for r in alive]))[:excess]:
+                self._end(self._replicas[view.uid], now_s)
+        self._schedule_pending(now_s)
+
+    def start_warm(self, count: int) -> None:
+        """Add ``count`` replicas that are ready at once: how a run begins."""
+        self._wanted += count
+        for _ in range(count):
+            replica = self._create(self.now_s)
+            self._take_gpus(replica, self.now_s)
+            self._make_ready(replica, self.now_s)
+
+    def slow_down(self, uid: int, factor: float) -> None:
+        """Make a serving replica sick: the steps it begins take ``factor`` times as long."""
+        self._state.replicas[self._replicas[uid].slot]["slowness"] = factor
+
+    def _create(self, now_s: float) -> _Replica:
+        replica = _Replica(uid=self._next_uid, created_at_s=now_s)
+        self._next_uid += 1
+        self._replicas[replica.uid] = replica
+        return replica
+
+    def _schedule_pending(self, now_s: float) -> None:
+        """Oldest first, as far as the GPUs go; then ask for nodes for the rest."""
+        need = self.model.gpus_per_replica
+        pending = [r for r in self._replicas.values() if r.phase == Phase.PENDING]
+        for replica in pending:
+            if self._gpus_total is not None and self._gpus_used + need > self._gpus_total:
+                break
+            self._take_gpus(replica, now_s)
+            replica.phase = Phase.STARTING
+            self._begin_start(replica, now_s, image=True)
+        short = sum(r.phase == Phase.PENDING for r in pending) * need
+        if short and self._gpus.node_provisioning is not None:
+            self._provision(short, now_s)
+
+    def _provision(self, short: int, now_s: float) -> None:
+        pool = self._gpus
+        assert pool.node_provisioning is not None
+        assert self._gpus_total is not None
+        free = self._gpus_total - self._gpus_used
+        while (
+            free + self._gpus_coming < short
+            and self._gpus_total + self._gpus_coming + pool.gpus_per_node <= pool.provisioned_max
+        ):
+            random = generator(self._seed, "node_provisioning", self._nodes)
+            self._nodes += 1
+            self._gpus_coming += pool.gpus_per_node
+            self._push(now_s + pool.node_provisioning.draw_s(random), _Event.NODE_READY, -1)
+
+    def _take_gpus(self, replica: _Replica, now_s: float) -> None:
+        self._gpus_used += self.model.gpus_per_replica
+        replica.scheduled_at_s = now_s
+        self._pending_s_ended += now_s - replica.created_at_s
+
+    def _begin_start(self, replica: _Replica, now_s: float, *, image: bool) -> None:
+        start = self.model.start_up
+        random = generator(self._seed, "start_up", replica.uid, replica.restarts)
+        phases = [start.scheduling, start.image, start.weights, start.compile]
+        drawn_s = [phase.draw_s(random) for phase in phases]
+        if not image:
+            drawn_s[0] = drawn_s[1] = 0.0
+        self._push(now_s + sum(drawn_s), _Event.STARTED, replica.uid)
+
+    def _end_start(self, replica: _Replica, now_s: float) -> None:
+        random = generator(self._seed, "crash", replica.uid, replica.restarts)
+        if random.random() < self.model.start_up.crash_ratio:
+            back_off_s = min(BACK_OFF_FIRST_S * 2.0**replica.restarts, BACK_OFF_MAX_S)
+            replica.phase = Phase.CRASH_LOOPING
+            replica.restarts += 1
+            self._push(now_s + back_off_s, _Event.RESTART, replica.uid)
+            return
+        self._start_ups.append((now_s, now_s - replica.scheduled_at_s))
+        self._make_ready(replica, now_s)
+
+    def _make_ready(self, replica: _Replica, now_s: float) -> None:
+        replica.phase = Phase.READY
+        replica.ready_at_s = now_s
+        slots = self._state.replicas.shape[0]
+        if len(self._by_slot) == slots:
+            self._state = grow_slots(self._state)
+        slot = next(i for i in range(slots + 1) if i not in self._by_slot)
+        replica.slot = slot
+        self._by_slot[slot] = replica
+        clear_slot(self._state, slot, uid=replica.uid, slowness=1.0)
+        clock = self._state.clock[0]
+        clock["slots_used"] = max(int(clock["slots_used"]), slot + 1)
+        self._list_ready()
+        engine.release_gateway(self._state, now_s)
+
+    def _list_ready(self) -> None:
+        ready = [r.slot for r in self._replicas.values() if r.phase == Phase.READY]
+        self._state.ready[: len(ready)] = ready
+        self._state.clock["replicas_ready"] = len(ready)
+
+    def _end(self, replica: _Replica, now_s: float) -> None:
+        """Stop a replica: at once while it does not serve, after its drain if it does."""
+        if replica.phase != Phase.READY:
+            self._remove(replica, now_s)
+            return
+        replica.phase = Phase.DRAINING
+        self._list_ready()
+        record = self._state.replicas[replica.slot]
+        record["draining"] = 1
+        if record["running"] + record["waiting"]:
+            self._push(now_s + self.model.drain_grace_s, _Event.GRACE_OVER, replica.uid)
+        else:
+            self._remove(replica, now_s)
+
+    def _remove(self, replica: _Replica, now_s: float) -> None:
+        if replica.phase == Phase.PENDING:
+            self._pending_s_ended += now_s - replica.created_at_s
+        else:
+            self._gpu_s_ended += now_s - replica.scheduled_at_s
+            self._gpus_used -= self.model.gpus_per_replica
+        replica.phase = Phase.GONE
+        del self._replicas[replica.uid]
+        if replica.slot >= 0:
+            self._state.next_at_s[replica.slot] = np.inf
+            self._state.replicas[replica.slot]["draining"] = 0
+            del self._by_slot[replica.slot]
+        self._schedule_pending(now_s)
+
+    # What can be seen from outside
+
+    def replica_status(self, now_s: float, *, since_s: float) -> Replicas:
+        """What the Kubernetes API shows at ``now_s``.
+
+        Start-up times are of the replicas that became ready after ``since_s``.
+        """
+        replicas = self._replicas.values()
+        return Replicas(
+            seen_at_s=now_s,
+            wanted=self._wanted,
+            current=sum(r.phase != Phase.DRAINING for r in replicas),
+            ready=sum(r.phase == Phase.READY for r in replicas),
+            starting_age_s=tuple(
+                now_s - r.created_at_s for r in replicas if r.phase == Phase.STARTING
+            ),
+            unschedulable=sum(r.phase == Phase.PENDING for r in replicas),
+            crash_looping=sum(r.phase == Phase.CRASH_LOOPING for r in replicas),
+            terminating=sum(r.phase == Phase.DRAINING for r in replicas),
+            start_up_s=tuple(s for at_s, s in self._start_ups if since_s < at_s <= now_s),
+            gpus_per_replica=self.model.gpus_per_replica,
+            gpus_allocatable=self._gpus_total,
+        )
+
+    def replicas(self) -> list[ReplicaView]:
+        """Every replica that is not gone, in order of creation."""
+        return [r.view() for r in self._replicas.values()]
+
+    def counters(self) -> FleetCounters:
+        """The metrics of every replica that serves, as of ``now_s``."""
+        serving = [r for r in self._replicas.values() if r.slot >= 0]
+        slots = np.array([r.slot for r in serving], dtype=np.int64)
+        state = self._state
+        return FleetCounters(
+            at_s=self.now_s,
+            uids=np.array([r.uid for r in serving], dtype=np.int64),
+            draining=np.array([r.phase == Phase.DRAINING for r in serving], dtype=np.bool_),
+            values=state.counters[slots],
+            ttft_buckets=state.ttft_buckets[slots],
+            itl_buckets=state.itl_buckets[slots],
+            e2e_buckets=state.e2e_buckets[slots],
+            queue_buckets=state.queue_buckets[slots],
+            iteration_buckets=state.iteration_buckets[slots],
+            kv_blocks_usable=self.model.kv_blocks - 1,
+            gateway_waiting=int(state.clock["gateway_waiting"][0]),
+            gateway_rejections=int(state.clock["gateway_rejections"][0]),
+        )
+
+    def usage(self) -> Usage:
+        """GPU time so far, the replicas that are there included."""
+        gpu_s, pending_s = self._gpu_s_ended, self._pending_s_ended
+        for replica in self._replicas.values():
+            if replica.phase == Phase.PENDING:
+                pending_s += self.now_s - replica.created_at_s
+            else:
+                gpu_s += self.now_s - replica.scheduled_at_s
+        gpus = self.model.gpus_per_replica
+        return Usage(
+            gpu_hours=gpus * gpu_s / 3600.0,
+            pending_gpu_hours=gpus * pending_s / 3600.0,
+            replica_hours=gpu_s / 3600.0,
+        )
