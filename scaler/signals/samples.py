@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from scaler.core.model import Latency, NoData
+from scaler.core.model import Latency, NoData, Signal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,7 @@ class TargetRef:
     name: str
     model_name: str = ""  # empty: whatever the target's pods report
     pods: tuple[PodRef, ...] | None = None
+    gateway_query: str = ""  # the operator's PromQL of the target's profile; never from metadata
 
     @property
     def key(self) -> str:
@@ -114,6 +115,9 @@ class TargetSamples:
     )
     warnings: tuple[str, ...] = ()
     failure: NoData | None = None  # set when the whole source failed for this target
+    # Signals whose own query failed (their fields in the samples are None without being absent),
+    # or whose answer the source itself called incomplete (PARTIAL: pods may be missing).
+    faults: Mapping[Signal, NoData] = field(default_factory=dict)
 
 
 class Source(Protocol):
