@@ -90,8 +90,9 @@ class TargetRef:
 
     @property
     def key(self) -> str:
-        """``namespace/kind/name``: the identity of a target."""
-        return f"{self.namespace}/{self.kind}/{self.name}"
+        """``namespace/kind/name``, with ``#model`` where one is asked for: what samples belong to."""
+        model = f"#{self.model_name}" if self.model_name else ""
+        return f"{self.namespace}/{self.kind}/{self.name}{model}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
