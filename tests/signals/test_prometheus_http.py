@@ -79,7 +79,7 @@ async def test_a_path_in_the_url_is_kept() -> None:
 
 
 async def test_nan_and_infinities_are_values() -> None:
-    rows = [({}, "NaN"), ({}, "+Inf"), ({}, "-Inf")]
+    rows: list[tuple[dict[str, str], str]] = [({}, "NaN"), ({}, "+Inf"), ({}, "-Inf")]
     with FakePrometheus(lambda _: vector(rows)) as server:
         values = [cell.value for cell in await ask(server.url)]
     assert values[0] != values[0]
@@ -230,9 +230,9 @@ async def test_a_passing_fault_is_tried_once_more(first: Canned) -> None:
 
 
 async def test_a_refused_query_is_not_tried_again() -> None:
-    with FakePrometheus(scripted(error(400, "bad_data", "no"))) as server:
-        with pytest.raises(SourceError):
-            await ask(server.url)
+    refusal = error(400, "bad_data", "no")
+    with FakePrometheus(scripted(refusal)) as server, pytest.raises(SourceError):
+        await ask(server.url)
     assert len(server.seen) == 1
 
 
@@ -367,9 +367,9 @@ class TestTls:
             assert len(await ask(server.url, ca_file=str(ca_file))) == 1
 
     async def test_an_unknown_ca_is_refused_with_a_hint(self, context: ssl.SSLContext) -> None:
-        with FakePrometheus(lambda _: GOOD, context) as server:
-            with pytest.raises(SourceError, match="check ca_file") as caught:
-                await ask(server.url)
+        unknown = pytest.raises(SourceError, match="check ca_file")
+        with FakePrometheus(lambda _: GOOD, context) as server, unknown as caught:
+            await ask(server.url)
         assert caught.value.cause is Cause.UNREACHABLE
         assert server.seen == []
 
