@@ -1,0 +1,49 @@
+"""PolicyState <-> a file with a schema version, so that a restart does not forget."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from scaler.core.policy import PolicyState
+from scaler.errors import SignalError
+from scaler.service.codec import SCHEMA_VERSION, Checkpoint, decode, encode
+
+log = structlog.get_logger(__name__)
+
+
+def save(path: Path, states: Mapping[str, PolicyState], now_s: float) -> None:
+    """Write the states so that a crash leaves either the old file or the new one, never half."""
+    data = encode(Checkpoint(schema=SCHEMA_VERSION, at_s=now_s, states=dict(states)))
+    beside = path.with_name(path.name + ".new")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def restore(path: Path) -> Checkpoint | None:
+    """The checkpoint at ``path``; None when there is none or it cannot be used (and that is said).
+
+    A file that cannot be read is set aside, not overwritten: it may be wanted for a look.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.warning("checkpoint cannot be read", path=str(path), reason=error.strerror)
+        return None
+    try:
+        found = decode(Checkpoint, data)
+    except SignalError as error:
+        aside = path.with_name(path.name + ".broken")
+        path.replace(aside)
+        log.warning("checkpoint is broken, set aside", path=str(aside), reason=str(error))
+        return None
+    if found.schema != SCHEMA_VERSION:
+        log.warning("checkpoint has another schema", found=found.schema, wanted=SCHEMA_VERSION)
+        return None
+    return found

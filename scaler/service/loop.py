@@ -1,0 +1,223 @@
+"""The loop: observe, decide, publish, at its own pace.  One task owns all state.
+
+Calls are answered from the board and never wait for the loop; a fault of one target never stops
+another.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from scaler.core.model import Cause, Decision, NoData, Observation, Replicas, Verdict
+from scaler.core.policy import decide
+from scaler.service.board import AnswerState, Board, Published, TriggerKey
+from scaler.service.clock import Clock
+from scaler.service.cluster import Cluster
+from scaler.service.registry import Entry, Registry
+from scaler.signals.kube.records import TargetState
+from scaler.signals.samples import PodSample, Source, TargetRef, TargetSamples
+
+log = structlog.get_logger(__name__)
+
+SLICE = 16  # targets decided between two turns of the event loop: under 10 ms
+UNDECIDED = "no good observation yet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickReport:
+    """One tick, for records, metrics and followers.  ``changed`` lists entries with news."""
+
+    at_s: float
+    tick: int
+    duration_s: float
+    decide_s: float
+    entries: tuple[Entry, ...]
+    changed: tuple[Entry, ...]
+    dropped: tuple[TriggerKey, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """An entry with its target as the cluster knows it in this tick.
+
+    ``state`` is None where no Kubernetes API is used, ``target`` where the entry has none.
+    """
+
+    entry: Entry
+    target: TargetRef | None
+    state: TargetState | NoData | None
+
+
+class Sink(Protocol):
+    """Something that takes in every tick: metrics, decision log, events, followers."""
+
+    def take(self, report: TickReport) -> None:
+        """Take in one tick; must be quick and must not raise."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Loop:
+    """Ticks over every entry of the registry while ``leads`` says so."""
+
+    registry: Registry
+    source: Source
+    cluster: Cluster | None
+    board: Board
+    clock: Clock
+    sinks: Sequence[Sink] = ()
+    leads: Callable[[], bool] = lambda: True
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    tick_number: int = 0
+    _stopping: bool = False
+
+    async def run(self) -> None:
+        """Tick until stopped.  A tick that fails is logged and the next one tried."""
+        while not self._stopping:
+            began_s = self.clock.now_s()
+            if self.leads():
+                await self._guarded_tick()
+            rest_s = self.registry.config.policy.tick_s - (self.clock.now_s() - began_s)
+            await self.sleep(max(rest_s, 0.0))
+
+    def stop(self) -> None:
+        """End after the present tick."""
+        self._stopping = True
+
+    async def _guarded_tick(self) -> None:
+        """A tick whose failure is logged: entries then expire and answer UNAVAILABLE."""
+        try:
+            await self.tick()
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("tick failed")
+
+    async def tick(self) -> TickReport:
+        """Observe and decide once for every entry, then publish all in one step."""
+        began_s = self.clock.now_s()
+        self.tick_number += 1
+        dropped = self.registry.refresh(began_s)
+        self.registry.thaw(began_s)
+        views = [self._view(entry) for entry in self.registry.entries.values()]
+        targets = {view.target.key: view.target for view in views if view.target is not None}
+        samples = await self.source.collect(tuple(targets.values()), began_s) if targets else {}
+        now_s = self.clock.now_s()
+        published: dict[TriggerKey, Published] = {}
+        changed: list[Entry] = []
+        for place, view in enumerate(views):
+            if place % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            before = view.entry.decision
+            published[view.entry.key] = self._decide(view, samples, now_s)
+            if _differs(before, view.entry.decision):
+                changed.append(view.entry)
+        decided_s = self.clock.now_s()
+        report = TickReport(
+            at_s=now_s,
+            tick=self.tick_number,
+            duration_s=decided_s - began_s,
+            decide_s=decided_s - now_s,
+            entries=tuple(view.entry for view in views),
+            changed=tuple(changed),
+            dropped=dropped,
+        )
+        if self.leads():  # else it was lost while collecting, and another daemon decides
+            self._publish(published, report)
+        return report
+
+    def _publish(self, published: Mapping[TriggerKey, Published], report: TickReport) -> None:
+        self.board.publish(published)
+        for key in report.dropped:
+            self.board.drop(key)
+        for sink in self.sinks:
+            sink.take(report)
+
+    def _view(self, entry: Entry) -> View:
+        """The target of an entry with its pods, as the cluster knows them now."""
+        target = entry.target
+        if target is None:
+            return View(entry=entry, target=None, state=None)
+        if self.cluster is None:
+            return View(entry=entry, target=target, state=None)
+        state = self.cluster.target(target)
+        if isinstance(state, TargetState):
+            target = dataclasses.replace(target, pods=state.target.pods)
+        return View(entry=entry, target=target, state=state)
+
+    def _decide(self, view: View, samples: Mapping[str, TargetSamples], now_s: float) -> Published:
+        """Decide for one entry; a fault of the program concerns this entry alone."""
+        entry = view.entry
+        if view.target is None or view.target.key not in samples:
+            return _unknown(now_s, "; ".join(entry.faults) or UNDECIDED)
+        try:
+            observation = observe(view, samples[view.target.key], now_s)
+            decision, entry.state = decide(observation, entry.state, entry.policy, now_s)
+        except Exception:
+            log.exception("decision failed", target=entry.label, namespace=entry.key.namespace)
+            return _unknown(now_s, "the decision failed, see the daemon's log")
+        entry.decision = decision
+        return as_published(decision)
+
+
+def observe(view: View, samples: TargetSamples, now_s: float) -> Observation:
+    """Everything measured of one target, with the limits of its ScaledObject."""
+    replicas, key = _replicas(view, samples, now_s), ""
+    if isinstance(view.state, TargetState):
+        key = view.state.capacity_key
+    facts = view.entry.facts
+    if facts is not None and isinstance(replicas, Replicas):
+        replicas = dataclasses.replace(
+            replicas, replicas_min=facts.replicas_min, replicas_max=facts.replicas_max
+        )
+    observation = view.entry.tracker.observe(samples, replicas, now_s)
+    return dataclasses.replace(observation, capacity_key=key) if key else observation
+
+
+def _replicas(view: View, samples: TargetSamples, now_s: float) -> Replicas | NoData:
+    """Replicas from the cluster; counted from the pods seen where no Kubernetes API is used."""
+    if isinstance(view.state, TargetState):
+        return view.state.replicas
+    if view.state is not None:
+        return view.state
+    seen = sum(isinstance(sample, PodSample) for sample in samples.pods.values())
+    if seen == 0:
+        return NoData(cause=Cause.EMPTY, detail="no pod answered, and no Kubernetes API is used")
+    return Replicas(seen_at_s=now_s, wanted=seen, current=seen, ready=seen, inferred=True)
+
+
+def _differs(before: Decision | None, after: Decision | None) -> bool:
+    """Whether an operator would call it news: count, verdict or activity changed."""
+    if before is None or after is None:
+        return before is not after
+    return (before.would_be, before.replicas_desired, before.verdict, before.active) != (
+        after.would_be,
+        after.replicas_desired,
+        after.verdict,
+        after.active,
+    )
+
+
+def as_published(decision: Decision) -> Published:
+    """What the board says of a decision.  A count above zero is always active."""
+    if decision.verdict is Verdict.UNKNOWN:
+        causes = ", ".join(f"{item.signal}: {item.cause} {item.detail}" for item in decision.blind)
+        return _unknown(decision.at_s, f"no good observation ({causes})")
+    return Published(
+        at_s=decision.at_s,
+        state=AnswerState.GOOD,
+        integer=decision.replicas_desired,
+        double=decision.encoded,
+        active=decision.active or decision.replicas_desired > 0,
+        reason=decision.decided_by.value,
+    )
+
+
+def _unknown(at_s: float, reason: str) -> Published:
+    return Published(
+        at_s=at_s, state=AnswerState.UNKNOWN, integer=0, double=0.0, active=False, reason=reason
+    )
