@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from scaler.config import RecordingRules
@@ -44,7 +43,7 @@ class PrometheusSettings:
     token_file: str = ""
     username: str = ""
     password_file: str = ""
-    headers: Mapping[str, str] = field(default=MappingProxyType({}), repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout_s: float = 8.0
     attempt_timeout_s: float = 4.0
     retry_backoff_s: float = 0.2
