@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TypeVar
 
 from scaler.core.hpa_spec import (
     Behavior,
@@ -18,6 +19,7 @@ from scaler.core.hpa_spec import (
     SelectPolicy,
 )
 
+_Entry = TypeVar("_Entry", bound="Recommendation | ScaleEvent")
 LEGACY_UP_FACTOR = 2  # scaleUpLimitFactor
 LEGACY_UP_MINIMUM = 4  # scaleUpLimitMinimum
 
@@ -204,34 +206,43 @@ def _period_start(policy: ScalingPolicy, state: HpaState, *, current: int, now_s
 
 
 def remember_proposal(spec: HpaSpec, state: HpaState, *, proposal: int, now_s: float) -> HpaState:
-    """Add the proposal; forget what has left the longest window."""
+    """Memory with the proposal added, as the controller adds it (see ``_placed``)."""
     window_s = spec.stabilisation_s
     if spec.behavior is not None:
         window_s = max(spec.behavior.up.stabilisation_s, spec.behavior.down.stabilisation_s)
-    kept = tuple(r for r in state.recommendations or () if now_s - r.at_s <= window_s)
     added = Recommendation(at_s=now_s, replicas=proposal)
-    return replace(state, recommendations=(*kept, added))
+    records = _placed(state.recommendations or (), added, forget_after_s=window_s)
+    return replace(state, recommendations=records)
 
 
 def remember_change(
     spec: HpaSpec, state: HpaState, *, current: int, replicas: int, now_s: float
 ) -> HpaState:
-    """Add the change as a scale event; the older path stores none (``storeScaleEvent``)."""
+    """Memory with the change as a scale event; the older path stores none (``storeScaleEvent``).
+
+    What may be forgotten depends on the longest period of the event's own direction, although
+    the other direction's policies count these events too.
+    """
     change = replicas - current
     if spec.behavior is None or change == 0:
         return state
+    event = ScaleEvent(at_s=now_s, replicas=abs(change))
     if change > 0:
-        event = ScaleEvent(at_s=now_s, replicas=change)
-        kept = _recent_events(state.scale_ups, spec.behavior, now_s=now_s)
-        return replace(state, scale_ups=(*kept, event))
-    event = ScaleEvent(at_s=now_s, replicas=-change)
-    kept = _recent_events(state.scale_downs, spec.behavior, now_s=now_s)
-    return replace(state, scale_downs=(*kept, event))
+        longest_s = max(policy.period_s for policy in spec.behavior.up.policies)
+        return replace(state, scale_ups=_placed(state.scale_ups, event, forget_after_s=longest_s))
+    longest_s = max(policy.period_s for policy in spec.behavior.down.policies)
+    return replace(state, scale_downs=_placed(state.scale_downs, event, forget_after_s=longest_s))
 
 
-def _recent_events(
-    events: tuple[ScaleEvent, ...], behavior: Behavior, *, now_s: float
-) -> tuple[ScaleEvent, ...]:
-    policies = (*behavior.up.policies, *behavior.down.policies)
-    longest_s = max(policy.period_s for policy in policies)
-    return tuple(event for event in events if now_s - event.at_s < longest_s)
+def _placed(
+    entries: tuple[_Entry, ...], new: _Entry, *, forget_after_s: float
+) -> tuple[_Entry, ...]:
+    """``new`` in place of the last entry older than ``forget_after_s``, or at the end.
+
+    The controller reuses one slot at a time and clears none, so entries that no window needs now
+    can come back into sight when a setting grows.
+    """
+    old = [at for at, entry in enumerate(entries) if new.at_s - entry.at_s > forget_after_s]
+    if not old:
+        return (*entries, new)
+    return (*entries[: old[-1]], new, *entries[old[-1] + 1 :])
