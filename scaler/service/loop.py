@@ -101,6 +101,7 @@ class Loop:
         """Observe and decide once for every entry, then publish all in one step."""
         began_s = self.clock.now_s()
         self.tick_number += 1
+        self.registry.asked(self.board.take_asked(), began_s)
         dropped = self.registry.refresh(began_s)
         self.registry.thaw(began_s)
         views = [self._view(entry) for entry in self.registry.entries.values()]
@@ -144,7 +145,7 @@ class Loop:
             return View(entry=entry, target=None, state=None)
         if self.cluster is None:
             return View(entry=entry, target=target, state=None)
-        state = self.cluster.target(target)
+        state = self.cluster.target(target, since_s=_last_seen_s(entry))
         if isinstance(state, TargetState):
             target = dataclasses.replace(target, pods=state.target.pods)
         return View(entry=entry, target=target, state=state)
@@ -162,6 +163,12 @@ class Loop:
             return _unknown(now_s, "the decision failed, see the daemon's log")
         entry.decision = decision
         return as_published(decision)
+
+
+def _last_seen_s(entry: Entry) -> float:
+    """When the replicas of an entry were last observed, so that each start is learned once."""
+    replicas = entry.decision.observation.replicas if entry.decision else None
+    return replicas.seen_at_s if isinstance(replicas, Replicas) else float("-inf")
 
 
 def observe(view: View, samples: TargetSamples, now_s: float) -> Observation:

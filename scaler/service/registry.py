@@ -104,7 +104,11 @@ class Registry:
         for key in tuple(self._waiting):
             self._see(key, Origin.CALL, now_s)
         self._waiting.clear()
-        return self._expire(now_s)
+        dropped = self._expire(now_s)
+        if self.cluster is not None:
+            known = self.entries.values()
+            self.cluster.follow(entry.target for entry in known if entry.target is not None)
+        return dropped
 
     def asked(self, keys: Iterable[TriggerKey], now_s: float) -> None:
         """Note that calls for these keys arrived: keeps triggers alive that only calls know."""
@@ -137,7 +141,7 @@ class Registry:
 
     def _restore(self, entry: Entry) -> None:
         saved = self._saved.get(state_name(entry.key))
-        if saved is not None and entry.decision is None:
+        if saved is not None:
             entry.state = saved
 
     def _learn(self, entry: Entry, facts: TriggerFacts) -> None:
