@@ -315,6 +315,13 @@ class HpaConfig:
         0.1, low=0.0, high=1.0, why="cluster default; 0 where the ScaledObject sets it and 1.35+"
     )
     tolerance_down_ratio: float = setting(0.1, low=0.0, high=1.0, why="as above")
+    shortage_price_ratio: float = setting(
+        3.0,
+        low=0.0,
+        high=100.0,
+        tune=True,
+        why="one replica too few costs as much as three too many: misses against idle GPUs",
+    )
 
 
 class ForecasterName(StrEnum):

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from scaler.core.config import PolicyConfig
+from scaler.core.config import HpaConfig, PolicyConfig
+from scaler.core.hpa_encoding import Resolution, Resolved, resolve_unreachable
+from scaler.core.hpa_spec import BAND_SINCE, ToleranceRule, Tolerances, Version
 from scaler.core.model import (
     Blindness,
     Capacity,
@@ -13,10 +15,11 @@ from scaler.core.model import (
     NoData,
     Observation,
     Proposal,
+    Replicas,
     Stage,
     Verdict,
 )
-from scaler.core.stages import Steps, count_of, then
+from scaler.core.stages import Steps, count_of, limits, then
 
 POLICY_VERSION = "1"  # part of every record: replay compares decisions across versions
 
@@ -40,20 +43,20 @@ class Draft:
 
 def publish(draft: Draft) -> Decision:
     """Make the decision: what is wanted, what can be reached, what is published."""
-    mode = draft.config.mode
-    replicas = draft.observation.replicas
-    steps = draft.steps
+    mode, replicas = draft.config.mode, draft.observation.replicas
+    reached = _reach(draft)
+    steps, encoded = reached.steps, reached.encoded
     would_be = count_of(steps)
     if mode is not Mode.ACTIVE and not isinstance(replicas, NoData):
         steps = then(steps, Stage.FROZEN, replicas.wanted, ())
-    desired = count_of(steps)
+        encoded = _encode(replicas.wanted, replicas, draft.config.hpa).encoded.double
     return Decision(
         at_s=draft.now_s,
         verdict=draft.verdict,
-        replicas_desired=desired,
+        replicas_desired=count_of(steps),
         would_be=would_be,
         active=draft.active,
-        encoded=float(desired),
+        encoded=encoded,
         decided_by=steps[-1].stage,
         steps=steps,
         proposals=draft.proposals,
@@ -65,3 +68,56 @@ def publish(draft: Draft) -> Decision:
         mode=mode,
         policy_version=POLICY_VERSION,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """Steps that end in a count the HPA can be brought to, and the value that brings it there."""
+
+    steps: Steps
+    encoded: float
+
+
+def _reach(draft: Draft) -> Reached:
+    """Replace a count that the HPA's tolerance swallows: round it up, or hold, by price.
+
+    One replica too few costs ``shortage_price_ratio`` times one too many.  Within the bounds of the
+    target the plain count is kept: the HPA enforces those without looking at the value.
+    """
+    replicas, config = draft.observation.replicas, draft.config
+    desired = count_of(draft.steps)
+    known = None if isinstance(replicas, NoData) or replicas.inferred else replicas
+    resolved = _encode(desired, known, config.hpa)
+    if resolved.resolution is Resolution.AS_ASKED or known is None:
+        return Reached(steps=draft.steps, encoded=resolved.encoded.double)
+    allowed = limits(config, known.replicas_min, known.replicas_max)
+    if not allowed.low <= resolved.replicas <= allowed.high:
+        return Reached(steps=draft.steps, encoded=float(desired))
+    steps = then(
+        draft.steps,
+        Stage.UNREACHABLE_STEP,
+        resolved.replicas,
+        (("asked", float(desired)), ("status_replicas", float(known.current))),
+    )
+    return Reached(steps=steps, encoded=resolved.encoded.double)
+
+
+def _encode(desired: int, replicas: Replicas | None, hpa: HpaConfig) -> Resolved:
+    """The value for the HPA behind the target; the plain count where its status is not known."""
+    return resolve_unreachable(
+        desired=desired,
+        status_replicas=replicas.current if replicas is not None else None,
+        spec_replicas=replicas.wanted if replicas is not None else None,
+        tolerances=tolerances_of(hpa),
+        cost_over=1.0,
+        cost_under=hpa.shortage_price_ratio,
+        replicas_max=replicas.replicas_max if replicas is not None else None,
+    )
+
+
+def tolerances_of(hpa: HpaConfig) -> Tolerances:
+    """The HPA's tolerances under the version's own rule; before 1.33 both ways share one."""
+    if Version(1, hpa.kubernetes_minor) < BAND_SINCE:
+        ratio = hpa.tolerance_up_ratio
+        return Tolerances(down=ratio, up=ratio, rule=ToleranceRule.ABSOLUTE)
+    return Tolerances(down=hpa.tolerance_down_ratio, up=hpa.tolerance_up_ratio)

@@ -248,7 +248,8 @@ def _hpa(facts: TriggerFacts, known: HpaConfig) -> HpaConfig:
     minor = facts.kubernetes_minor or known.kubernetes_minor
     applied = minor >= 35
     up, down = facts.tolerance_up_ratio, facts.tolerance_down_ratio
-    return HpaConfig(
+    return dataclasses.replace(
+        known,
         kubernetes_minor=minor,
         tolerance_up_ratio=up if applied and up is not None else known.tolerance_up_ratio,
         tolerance_down_ratio=down if applied and down is not None else known.tolerance_down_ratio,
