@@ -1,0 +1,79 @@
+"""The order in which replicas are given up."""
+
+import math
+
+import pytest
+
+from simulations.victims import Phase, PodRank, ordinal_victims, replicaset_victims
+
+NOW_S = 100_000.0
+
+
+def pod(uid: str, **changes: object) -> PodRank:
+    """A pod that has been ready for an hour, changed as said."""
+    usual = {
+        "uid": uid,
+        "phase": Phase.RUNNING,
+        "ready": True,
+        "created_at_s": NOW_S - 3700.0,
+        "ready_at_s": NOW_S - 3600.0,
+    }
+    return PodRank(**(usual | changes))  # type: ignore[arg-type]
+
+
+def order(*pods: PodRank) -> str:
+    return "".join(p.uid for p in replicaset_victims(pods, count=len(pods), now_s=NOW_S))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        # Each pair differs in one criterion, and every weaker one speaks for the other order.
+        (
+            pod("z", phase=Phase.UNASSIGNED, ready=False, deletion_cost=9),
+            pod("a", phase=Phase.PENDING, ready=False),
+        ),
+        (
+            pod("z", phase=Phase.PENDING, ready=False, deletion_cost=9),
+            pod("a", phase=Phase.RUNNING, ready=False),
+        ),
+        (pod("z", ready=False, deletion_cost=9), pod("a", ready=True)),
+        (pod("z", deletion_cost=-1, ready_at_s=NOW_S - 9e4), pod("a", ready_at_s=NOW_S - 1.0)),
+        # 1000 s and 3600 s: log2 of nanoseconds is 39.86 and 41.71, so ranks 39 and 41.
+        (pod("z", ready_at_s=NOW_S - 1000.0), pod("a")),
+        (
+            pod("z", ready=False, restarts=3, created_at_s=NOW_S - 9e4),
+            pod("a", ready=False, restarts=1, created_at_s=NOW_S - 1.0),
+        ),
+        (pod("z", ready=False, created_at_s=NOW_S - 10.0), pod("a", ready=False)),
+    ],
+)
+def test_one_criterion_after_another(first: PodRank, second: PodRank) -> None:
+    assert order(second, first) == "za"
+    assert order(first, second) == "za"
+
+
+def test_ages_within_a_power_of_two_are_decided_by_the_uid() -> None:
+    # 3000 s and 3600 s: log2 of nanoseconds is 41.45 and 41.71, both rank 41.
+    assert math.floor(math.log2(3000e9)) == math.floor(math.log2(3600e9)) == 41
+    assert order(pod("b", ready_at_s=NOW_S - 3000.0), pod("a")) == "ab"
+    assert order(pod("a", ready_at_s=NOW_S - 3000.0), pod("b")) == "ab"
+
+
+def test_a_pod_ready_this_instant_goes_before_one_ready_for_a_moment() -> None:
+    assert order(pod("a", ready_at_s=NOW_S - 0.5), pod("z", ready_at_s=NOW_S)) == "za"
+
+
+def test_restarts_of_ready_pods_do_not_outweigh_the_uid() -> None:
+    assert order(pod("b", restarts=5), pod("a")) == "ab"
+
+
+def test_only_as_many_as_asked() -> None:
+    pods = [pod("a"), pod("b", ready=False), pod("c", phase=Phase.PENDING, ready=False)]
+    victims = replicaset_victims(pods, count=2, now_s=NOW_S)
+    assert [victim.uid for victim in victims] == ["c", "b"]
+    assert replicaset_victims(pods, count=0, now_s=NOW_S) == ()
+
+
+def test_ordinals_go_from_the_top() -> None:
+    assert ordinal_victims([0, 3, 1, 2], count=2) == (3, 2)
