@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cmp_to_key
 
 NANOSECONDS_PER_S = 1e9
 
@@ -42,13 +43,17 @@ def replicaset_victims(pods: Iterable[PodRank], *, count: int, now_s: float) -> 
     """The ``count`` pods a ReplicaSet deletes first, in order.
 
     Unassigned before pending before running; not ready before ready; lower deletion cost; ready
-    for a shorter time; more restarts; younger.  Both ages are compared by the whole part of their
-    binary logarithm in nanoseconds (LogarithmicScaleDown, on since 1.22): among pods whose ages
-    are within a factor of two the uid decides, so a scale-down is close to random there.  The rule
+    for a shorter time; more restarts; younger.  Two different ages are compared by the whole part
+    of their binary logarithm in nanoseconds (LogarithmicScaleDown, on since 1.22): where it is the
+    same the uid decides, so a scale-down is close to random among pods of like age.  The rule
     between deletion cost and age, more replicas of the set on one node first, is left out: nodes
-    are not modelled.
+    are not modelled.  Pods alike in everything go by uid, where Kubernetes leaves it open.
     """
-    return tuple(sorted(pods, key=lambda pod: _rank(pod, now_s=now_s))[:count])
+
+    def compare(one: PodRank, other: PodRank) -> int:
+        return _compare(one, other, now_s=now_s)
+
+    return tuple(sorted(pods, key=cmp_to_key(compare))[:count])
 
 
 def ordinal_victims(ordinals: Iterable[int], *, count: int) -> tuple[int, ...]:
@@ -56,13 +61,22 @@ def ordinal_victims(ordinals: Iterable[int], *, count: int) -> tuple[int, ...]:
     return tuple(sorted(ordinals, reverse=True)[:count])
 
 
-def _rank(pod: PodRank, *, now_s: float) -> tuple[int, bool, int, int, int, int, str]:
-    ready_age = _age_rank(now_s - pod.ready_at_s) if pod.ready else 0
-    # Ready pods whose ready ages rank alike are told apart by uid at once: restarts and creation
-    # are reached only by pods that are not ready (or became ready in the same second).
-    restarts = 0 if pod.ready else -pod.restarts
-    created_age = 0 if pod.ready else _age_rank(now_s - pod.created_at_s)
-    return (pod.phase, pod.ready, pod.deletion_cost, ready_age, restarts, created_age, pod.uid)
+def _compare(one: PodRank, other: PodRank, *, now_s: float) -> int:
+    """Negative if ``one`` goes first, as ``Less`` would say."""
+    mine = (one.phase, one.ready, one.deletion_cost)
+    theirs = (other.phase, other.ready, other.deletion_cost)
+    if mine != theirs:
+        return -1 if mine < theirs else 1
+    if one.ready and one.ready_at_s != other.ready_at_s:
+        return _compare_ages(one, other, now_s - one.ready_at_s, now_s - other.ready_at_s)
+    if one.restarts != other.restarts:
+        return other.restarts - one.restarts
+    return _compare_ages(one, other, now_s - one.created_at_s, now_s - other.created_at_s)
+
+
+def _compare_ages(one: PodRank, other: PodRank, age_s: float, other_age_s: float) -> int:
+    difference = _age_rank(age_s) - _age_rank(other_age_s)
+    return difference if difference != 0 else (one.uid > other.uid) - (one.uid < other.uid)
 
 
 def _age_rank(age_s: float) -> int:

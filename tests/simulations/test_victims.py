@@ -64,8 +64,14 @@ def test_a_pod_ready_this_instant_goes_before_one_ready_for_a_moment() -> None:
     assert order(pod("a", ready_at_s=NOW_S - 0.5), pod("z", ready_at_s=NOW_S)) == "za"
 
 
-def test_restarts_of_ready_pods_do_not_outweigh_the_uid() -> None:
-    assert order(pod("b", restarts=5), pod("a")) == "ab"
+def test_restarts_count_for_ready_pods_only_if_they_became_ready_together() -> None:
+    assert order(pod("b", restarts=5), pod("a")) == "ba"
+    # A second apart, the same rank of age: the uid decides before restarts are looked at.
+    assert order(pod("b", restarts=5), pod("a", ready_at_s=NOW_S - 3601.0)) == "ab"
+
+
+def test_pods_alike_in_everything_go_by_uid_whatever_their_order() -> None:
+    assert order(pod("b"), pod("c"), pod("a")) == order(pod("c"), pod("a"), pod("b")) == "abc"
 
 
 def test_only_as_many_as_asked() -> None:
