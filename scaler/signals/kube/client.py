@@ -179,7 +179,7 @@ class KubeClient:
             body=body,
             auth_settings=["BearerToken"],
         )
-        answer = await api.call_api(*request, _request_limits=limits)
+        answer = await api.call_api(*request, _request_timeout=limits)
         response: aiohttp.ClientResponse = answer.response
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             await self._refuse(method, path, response)

@@ -91,6 +91,7 @@ class Feeds:
         )
         task = asyncio.create_task(informer.run(), name=f"watch {informer.path}")
         task.add_done_callback(_tell_end)
+        task.add_done_callback(lambda _: informer.tried.set())
         self._running[resource, namespace] = informer, task
 
     def drop(self, resource: Resource, namespace: str) -> None:

@@ -4,6 +4,7 @@ A replica is what /scale counts.  Of a Deployment or StatefulSet that is a pod; 
 a group: ready when all its pods are, in trouble when one is, with metrics on its leader only.
 """
 
+import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,13 +100,7 @@ def state_of(
     )
     waiting = [pod for group in groups for pod in group.pods if _is_unschedulable(pod, now_s)]
     return TargetState(
-        target=TargetRef(
-            namespace=target.namespace,
-            kind=target.kind,
-            name=target.name,
-            model_name=target.model_name,
-            pods=tuple(_refs(groups)),
-        ),
+        target=dataclasses.replace(target, pods=tuple(_refs(groups))),
         uid=workload.uid,
         replicas=replicas,
         capacity_key=_capacity_key(groups, product) or around.key_before,
