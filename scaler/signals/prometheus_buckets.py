@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from scaler.core.model import Cause, Latency, NoData
 from scaler.signals.belonging import wrong_model
 from scaler.signals.faults import SourceError, brief
-from scaler.signals.prometheus_answer import Cell
+from scaler.signals.prometheus_answer import Cell, Notes, open_answer, reading
+from scaler.signals.prometheus_http import Reply
 from scaler.signals.promql import FAMILY
 from scaler.signals.samples import TargetRef
 
@@ -20,6 +21,7 @@ class BucketTable:
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], dict[str, dict[str, Counts]]] = {}
+        self.notes = Notes()
 
     def add(self, cell: Cell, namespace_label: str) -> None:
         """Take in one row of a histogram query.
@@ -64,13 +66,25 @@ class BucketTable:
         )
 
 
+def read_buckets(reply: Reply, *, namespace_label: str) -> BucketTable:
+    """Read a histogram query; called in a thread."""
+    table = BucketTable()
+    with reading():
+        answer = open_answer(reply)
+        for cell in answer.cells():
+            table.add(cell, namespace_label)
+    table.notes = answer.notes
+    return table
+
+
 def _bound(text: str) -> float:
     try:
-        return float(text)
+        bound_s = float(text)
     except ValueError:
-        raise SourceError(
-            Cause.MALFORMED, f"label le = {brief(text, 40)!r}, must be a number"
-        ) from None
+        bound_s = math.nan
+    if math.isnan(bound_s):
+        raise SourceError(Cause.MALFORMED, f"label le = {brief(text, 40)!r}, must be a number")
+    return bound_s
 
 
 def _of_model(

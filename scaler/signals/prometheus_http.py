@@ -88,6 +88,10 @@ class PrometheusHttp:
             await asyncio.sleep(self._settings.retry_backoff_s)
         raise AssertionError("the loop above returns or raises")
 
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run something that takes long in one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
     async def close(self) -> None:
         """Close idle connections; threads end as their requests do."""
         self._threads.shutdown(wait=False, cancel_futures=True)

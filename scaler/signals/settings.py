@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 from scaler.config import RecordingRules
 from scaler.errors import ConfigError
-from scaler.signals.samples import TargetRef
+from scaler.signals.samples import PodRef, TargetRef
 
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_RECORDED_WINDOW_S = 60.0  # the shipped rules record increase1m and nothing else
+RECORDED_WINDOW_S = 60.0  # the shipped rules record increase1m and nothing else
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class PrometheusSettings:
     retry_backoff_s: float = 0.2
     queries_in_flight: int = 4
     failures_to_open: int = 3  # failed collections in a row, after which nothing is retried
-    window_s: float = _RECORDED_WINDOW_S  # of the histograms
+    window_s: float = RECORDED_WINDOW_S  # of the histograms
     settle_s: float = 1.0
     recording_rules: RecordingRules = RecordingRules.AUTO
     probe_every_s: float = 300.0  # how often the recording rules are looked for
@@ -72,6 +72,7 @@ class ScrapeSettings:
 
     ``timeout_s`` bounds a whole collection, ``pod_timeout_s`` one page with its retry.
     ``dcgm_urls`` are pages of DCGM exporters; they are fetched once per collection, not per target.
+    ``pods`` are static endpoints, for targets of which no Kubernetes API says which pods they have.
 
     Raises:
         ConfigError: with every fault found, each naming key, value and allowed range.
@@ -86,6 +87,7 @@ class ScrapeSettings:
     pages_in_flight: int = 64
     max_page_bytes: int = 8 * 1024 * 1024
     dcgm_urls: tuple[str, ...] = ()
+    pods: tuple[PodRef, ...] = ()
 
     def __post_init__(self) -> None:
         _raise_all(_scrape_faults(self))
@@ -119,7 +121,7 @@ def _prometheus_faults(settings: PrometheusSettings) -> Iterator[str]:
     yield from _range_faults("max_body_bytes", settings.max_body_bytes, low=1024, high=2**31)
     if settings.window_s != int(settings.window_s):
         yield f"window_s = {settings.window_s!r}, must be a whole number of seconds"
-    if settings.recording_rules is RecordingRules.ALWAYS and settings.window_s != 60.0:
+    if settings.recording_rules is RecordingRules.ALWAYS and settings.window_s != RECORDED_WINDOW_S:
         yield f"window_s = {settings.window_s!r}, must be 60 with recording_rules = always"
     for key in ("pod_label", "namespace_label"):
         if not _LABEL.fullmatch(getattr(settings, key)):

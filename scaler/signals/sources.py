@@ -11,6 +11,8 @@ from scaler.signals.samples import GpuSample, PodSample, Source, TargetRef, Targ
 
 _log = logging.getLogger(__name__)
 
+_CANCEL_LIMIT_S = 1.0  # for a source to let go of what it holds; it takes a turn of the event loop
+
 _Sample = TypeVar("_Sample", PodSample, GpuSample)
 
 # Which signals come with which part of a source's result.
@@ -92,10 +94,12 @@ class SourceSet:
         }
         if not tasks:
             return []
-        _, late = await asyncio.wait(tasks.values(), timeout=self._timeout_s)
-        for task in late:
-            task.cancel()
-        await asyncio.wait(tasks.values())
+        try:
+            await asyncio.wait(tasks.values(), timeout=self._timeout_s)
+        finally:  # late ones at the limit, all of them when this collection is cancelled
+            for task in tasks.values():
+                task.cancel()
+        await asyncio.wait(tasks.values(), timeout=_CANCEL_LIMIT_S)
         return [self._result(name, task, asked[name], now_s) for name, task in tasks.items()]
 
     async def _one(
@@ -118,7 +122,7 @@ class SourceSet:
         targets: Sequence[TargetRef],
         now_s: float,
     ) -> Mapping[str, TargetSamples]:
-        if task.cancelled():
+        if not task.done() or task.cancelled():
             detail = f"{name}: no result within {self._timeout_s:g} s"
             return _failed(targets, now_s, NoData(cause=Cause.UNREACHABLE, detail=detail))
         defect = task.exception()
