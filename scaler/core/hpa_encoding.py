@@ -71,8 +71,6 @@ def encode(
     assert desired >= 0, desired
     if status_replicas is None or spec_replicas is None:
         return _encoded(desired, MILLI * desired, desired, encoding=Encoding.REPLICAS_UNKNOWN)
-    if desired == 0 or status_replicas == 0:
-        return _encoded(desired, MILLI * desired, desired, encoding=Encoding.WHOLE)
     milli = _value_milli(desired, status_replicas, spec_replicas, tolerances)
     lands_on = _lands_on(milli, status_replicas, tolerances)
     encoding = _name(milli, desired=desired) if lands_on == desired else Encoding.SWALLOWED
@@ -81,8 +79,6 @@ def encode(
 
 def reachable(*, desired: int, status_replicas: int, tolerances: Tolerances) -> bool:
     """Whether any value makes an HPA that finds ``status_replicas`` propose ``desired``."""
-    if desired == 0 or status_replicas in {0, desired}:
-        return True
     return _lands_on(_best_milli(desired, status_replicas), status_replicas, tolerances) == desired
 
 
@@ -204,7 +200,7 @@ def _whole_milli(desired: int) -> int:
 
 
 def _fraction_milli(desired: int) -> int:
-    return MILLI * (desired - 1) + FRACTION_MILLI
+    return max(0, MILLI * (desired - 1) + FRACTION_MILLI)  # no fraction lies under 0
 
 
 def _best_milli(desired: int, status_replicas: int) -> int:
