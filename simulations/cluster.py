@@ -280,6 +280,14 @@ class Fleet:
         clock["outcomes_taken"] = begin + ended
         return np.concatenate((ring[first : first + fitting], ring[: ended - fitting]))
 
+    def all_outcomes(self) -> Records:
+        """Every loaded request whose outcome was not taken, ended or not, in order of arrival."""
+        clock = self._state.clock[0]
+        ring = self._state.requests
+        live = np.arange(int(clock["outcomes_taken"]), int(clock["arrivals_loaded"]))
+        rows: Records = ring[live & (ring.shape[0] - 1)]
+        return rows
+
     @property
     def idle(self) -> bool:
         """Whether every loaded request has arrived and ended."""
