@@ -110,9 +110,9 @@ def recorded_namespaces(scope: Scope) -> str:
     return f"group by (__name__, namespace) ({both})"
 
 
-def gpu(names: Sequence[str], scope: Scope, *, by: Sequence[str]) -> str:
+def gpu(names: Sequence[str], scope: Scope) -> str:
     """DCGM values by whichever pod label the installation has."""
-    return f"max by (__name__, {_GPU_LABELS}{_more(by)}) ({_gpu_any(names, scope)})"
+    return f"max by (__name__, {_GPU_LABELS}) ({_gpu_any(names, scope)})"
 
 
 def gpu_times(names: Sequence[str], scope: Scope) -> str:
@@ -142,10 +142,6 @@ def _gpu_any(names: Sequence[str], scope: Scope, *, function: str = "") -> str:
         selector(names, scope.pin("namespace"), 'exported_pod=""', 'pod_name=""'),
     )
     return " or ".join(f"{function}({choice})" if function else choice for choice in choices)
-
-
-def _more(by: Sequence[str]) -> str:
-    return "".join(f", {label}" for label in by)
 
 
 def _grown(name: str, scope: Scope, window_s: float) -> str:

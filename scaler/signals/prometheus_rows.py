@@ -1,0 +1,109 @@
+"""Rows of grouped queries, kept small: labels that many rows share are kept once.
+
+Ten thousand pods have some 250,000 rows a collection.  A row is kept as its metric's name, a shared
+tuple of its labels and its value, sorted by pod; the dictionaries of the JSON live only while their
+slice is read.
+"""
+
+from collections.abc import Iterator
+
+from scaler.signals.prometheus_answer import Answer, Cell, Notes, breathe, open_answer, reading
+from scaler.signals.prometheus_http import Reply
+from scaler.signals.readers import CompactRow, Labels, PodKey
+
+# Label pairs of a GPU row, in the order in which they are believed (see promql.gpu).
+_GPU_PAIRS = (
+    ("exported_namespace", "exported_pod"),
+    ("pod_namespace", "pod_name"),
+    ("namespace", "pod_name"),
+    ("namespace", "pod"),
+)
+
+
+class PodRows:
+    """Rows by pod, from one answer or several."""
+
+    def __init__(self) -> None:
+        self._rows: dict[PodKey, list[CompactRow]] = {}
+        self._shared: dict[Labels, Labels] = {}
+        self._names: dict[str, str] = {}
+        self.notes = Notes()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, key: PodKey, name: str, labels: dict[str, str], value: float) -> None:
+        """Take in one row; ``labels`` are those beside the pod's and the metric's name."""
+        found = tuple(labels.items())
+        shared = self._shared.setdefault(found, found)
+        row = (self._names.setdefault(name, name), shared, value)
+        rows = self._rows.get(key)
+        if rows is None:
+            self._rows[key] = [row]
+        else:
+            rows.append(row)
+
+    def of(self, key: PodKey) -> list[CompactRow]:
+        """The rows of one pod."""
+        return self._rows.get(key, [])
+
+    def pods(self) -> Iterator[PodKey]:
+        """Every pod with a row."""
+        return iter(self._rows)
+
+
+def read_engine_rows(reply: Reply, *, namespace_label: str, pod_label: str) -> PodRows:
+    """Read a grouped query of engine metrics; called in a thread."""
+    rows = PodRows()
+    with reading():
+        answer = open_answer(reply)
+        for cell in answer.cells():
+            labels = cell.labels
+            key = (labels.pop(namespace_label, ""), labels.pop(pod_label, ""))
+            rows.add(key, labels.pop("__name__", ""), labels, cell.value)
+    rows.notes = answer.notes
+    return rows
+
+
+def read_gpu_rows(reply: Reply) -> PodRows:
+    """Read a grouped DCGM query, whichever labels name the pod; called in a thread."""
+    rows = PodRows()
+    with reading():
+        answer = open_answer(reply)
+        for cell in answer.cells():
+            key = _gpu_key(cell)
+            rows.add(key, cell.labels.get("__name__", ""), _gpu_identity(cell), cell.value)
+    rows.notes = answer.notes
+    return rows
+
+
+def read_all(reply: Reply) -> tuple[list[Cell], Notes]:
+    """Read a small answer whole; called in a thread."""
+    with reading():
+        answer: Answer = open_answer(reply)
+        return list(answer.cells()), answer.notes
+
+
+def in_slices(rows: PodRows, slice_pods: int) -> Iterator[PodKey]:
+    """Every pod, with a pause for other threads after each slice."""
+    for index, key in enumerate(list(rows.pods())):
+        if index % slice_pods == slice_pods - 1:
+            breathe()
+        yield key
+
+
+def _gpu_key(cell: Cell) -> PodKey:
+    for namespace, pod in _GPU_PAIRS:
+        if named := cell.labels.get(pod):
+            return cell.labels.get(namespace, ""), named
+    return "", ""
+
+
+def _gpu_identity(cell: Cell) -> dict[str, str]:
+    """What tells GPUs of a pod apart; never which pod it was."""
+    pod_labels = {label for pair in _GPU_PAIRS for label in pair}
+    return {
+        label: value
+        for label, value in cell.labels.items()
+        if label not in pod_labels and label != "__name__"
+    }
