@@ -128,9 +128,11 @@ def resolve_unreachable(
     """Encode ``desired``, or what costs least in its place.
 
     ``cost_over`` is the cost of one replica too many, ``cost_under`` of one too few, in any unit.
-    A step up is rounded up or held, whichever costs less; equal costs hold.  A step down, or a
-    hold while the status still moves, never ends under ``desired``.  With ``replicas_max`` known,
-    a value that asks for more than it lands on it, because the HPA cuts the proposal there.
+    A step up is rounded up or held, whichever costs less; equal costs hold.  Nothing ends under
+    both ``desired`` and ``spec_replicas``: a step down is never overdone, and while the status lags
+    behind the spec, where a swallowed value would write the status into the spec, the count is
+    rounded up whatever it costs.  With ``replicas_max`` known, a value that asks for more than it
+    lands on it, because the HPA cuts the proposal there.
     """
     assert min(cost_over, cost_under) >= 0.0, (cost_over, cost_under)
     asked = encode(
@@ -143,7 +145,7 @@ def resolve_unreachable(
         return Resolved(replicas=desired, encoded=asked, resolution=Resolution.AS_ASKED)
     up = next_reachable_up(desired=desired, status_replicas=status_replicas, tolerances=tolerances)
     raised = up if replicas_max is None else max(desired, min(up, replicas_max))
-    may_hold = asked.lands_on >= desired or desired > spec_replicas
+    may_hold = asked.lands_on >= min(desired, spec_replicas)
     held_cost = _cost(asked.lands_on, desired, cost_over=cost_over, cost_under=cost_under)
     if may_hold and held_cost <= _cost(raised, desired, cost_over=cost_over, cost_under=cost_under):
         return Resolved(replicas=asked.lands_on, encoded=asked, resolution=Resolution.HELD)

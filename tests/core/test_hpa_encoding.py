@@ -257,6 +257,11 @@ def resolve(desired: int, status: int, spec: int, **changes: float) -> tuple[int
         (resolve(19, 20, 20, cost_over=9.0, cost_under=0.0), (20, 18.01, "held")),
         # Hold at 20 while the status is still 19: 20/19 is inside and would write 19.
         (resolve(20, 19, 20, cost_over=9.0, cost_under=0.0), (21, 21.0, "rounded_up")),
+        # Up to 21 while the status is still 19: 21/19 is outside, 20.9 = 1.1 * 19.
+        (resolve(21, 19, 20, cost_over=9.0, cost_under=0.0), (21, 21.0, "as_asked")),
+        # Up to 32 from 30, status still 29: 32/29 = 1.103 is outside.  With 31 at 29 a hold would
+        # write 29 into the spec of 30, so it is rounded up: 31.9 = 1.1 * 29.
+        (resolve(31, 29, 30, cost_over=9.0, cost_under=0.0), (32, 32.0, "rounded_up")),
         # Down from 30 while the status is still 24: 25/24 is inside and would write 24.  27 is
         # heard from 24 and from 30: half-way between 1.1 * 24 = 26.4 and 0.9 * 30 = 27.
         (resolve(25, 24, 30, cost_over=9.0, cost_under=0.0), (27, 26.7, "rounded_up")),
@@ -323,8 +328,8 @@ def test_a_resolution_is_what_the_hpa_does(
     )
     assert heard(found.encoded, status, tolerances) == found.replicas
     assert found.replicas >= min(desired, spec), "fewer than wanted only as a step up left undone"
-    if desired <= spec:
-        assert found.replicas >= desired
+    if found.resolution is Resolution.AS_ASKED:
+        assert found.replicas == desired
 
 
 def test_the_edge_of_the_old_formula_is_wider_by_exactly_the_ten_percent_steps() -> None:
