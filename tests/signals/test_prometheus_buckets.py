@@ -1,4 +1,4 @@
-"""Summed histograms: bounds from the answer, per-bucket counts, honest about what cannot be added."""
+"""Summed histograms: bounds from the answer, counts per bucket, honest about what has no sum."""
 
 import math
 
