@@ -1,0 +1,171 @@
+"""Triggers and the daemon's configuration, read by the daemon's own code; the rights it has."""
+
+import re
+
+import pytest
+import yaml
+
+from scaler.config import ScalerConfig, from_tree
+from scaler.core.hpa_spec import parse_behavior
+from scaler.trigger import parse
+from tests.manifests.built import Document, build, label, of_kind, overlay, overlays, vllm_templates
+
+ADDRESS = "vllm-scaler.vllm-scaler.svc:9090"
+KEYS = {
+    "scalerAddress", "target", "modelName", "ttftSloSeconds", "tpotSloSeconds",
+    "sloAttainmentTarget", "role", "profile",
+}  # fmt: skip
+OURS = ("external", "external-push")
+
+
+def configuration(name: str = "scaler") -> ScalerConfig:
+    """The daemon's configuration as the ConfigMap holds it."""
+    (config,) = of_kind(overlay(name), "ConfigMap")
+    return from_tree(yaml.safe_load(config["data"]["config.yaml"]))
+
+
+def scaled_objects() -> list[tuple[str, Document]]:
+    """Every ScaledObject of every overlay that has one of our triggers."""
+    return [
+        (name, one)
+        for name in overlays()
+        for one in of_kind(overlay(name), "ScaledObject")
+        if any(trigger["type"] in OURS for trigger in one["spec"]["triggers"])
+    ]
+
+
+def our_metadata(scaled: Document) -> dict[str, str]:
+    (metadata,) = [one["metadata"] for one in scaled["spec"]["triggers"] if one["type"] in OURS]
+    return dict(metadata)
+
+
+def test_the_shipped_configuration_is_accepted_by_the_daemon() -> None:
+    config = configuration()
+    assert config.state.lease_name == "vllm-scaler"
+    assert ADDRESS.split(".")[0] in config.kubernetes.service_names
+    ports = {config.grpc.address.rpartition(":")[2], config.http.address.rpartition(":")[2]}
+    (service,) = of_kind(overlay("scaler"), "Service")
+    assert {str(port["port"]) for port in service["spec"]["ports"]} == ports
+
+
+@pytest.mark.parametrize("name", ["scaler", "scaler-namespaced", "scaler-mtls"])
+def test_the_environment_of_the_daemon_is_accepted(name: str) -> None:
+    from scaler.config import load  # noqa: PLC0415  beside the environment it reads
+
+    (deployment,) = of_kind(overlay(name), "Deployment")
+    environ = {
+        one["name"]: one["value"].replace("$(POD_IP)", "10.1.2.3")
+        for one in deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+        if "value" in one
+    }
+    config = load(environ=environ)
+    assert config.state.peer_address == "10.1.2.3:8080"
+    if name == "scaler-namespaced":
+        assert config.kubernetes.namespaces == ("llm-serving",)
+    if name == "scaler-mtls":
+        assert config.grpc.tls.client_ca_file.endswith("ca.crt")
+
+
+@pytest.mark.parametrize(("name", "scaled"), scaled_objects())
+def test_triggers_are_accepted_by_the_daemon(name: str, scaled: Document) -> None:
+    metadata = our_metadata(scaled)
+    assert set(metadata) <= KEYS, name
+    assert metadata["scalerAddress"] == ADDRESS
+    trigger = parse(metadata, configuration())
+    assert trigger.model_name, "a model name survives a target at zero"
+    assert trigger.policy.slo.ttft_s == float(metadata["ttftSloSeconds"])
+
+
+@pytest.mark.parametrize(("name", "scaled"), scaled_objects())
+def test_the_model_name_is_the_one_the_servers_report(name: str, scaled: Document) -> None:
+    served = {
+        one["value"]
+        for _, _, container in vllm_templates(overlay(name))
+        for one in container.get("env", ())
+        if one["name"] == "SERVED_MODEL_NAME"
+    }
+    assert served == {our_metadata(scaled)["modelName"]}
+
+
+@pytest.mark.parametrize(("name", "scaled"), scaled_objects())
+def test_scaled_objects_have_the_shipped_defaults(name: str, scaled: Document) -> None:
+    spec = scaled["spec"]
+    assert (spec["pollingInterval"], spec["cooldownPeriod"]) == (15, 300), name
+    assert spec["minReplicaCount"] in (0, 1)
+    assert spec["maxReplicaCount"] >= 1
+    fallback = spec["fallback"]
+    assert fallback["behavior"] == "currentReplicasIfHigher"
+    assert fallback["replicas"] >= 1, "a fallback of 0 lets an outage take a target to zero"
+    behavior = parse_behavior(spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"])
+    assert behavior is not None
+    assert behavior.up.stabilisation_s == 0.0
+    assert 0.0 <= behavior.down.stabilisation_s <= 60.0
+    assert (behavior.up.tolerance, behavior.down.tolerance) == (0.0, 0.0)
+    assert {(one.type.value, one.value, one.period_s) for one in behavior.up.policies} == {
+        ("Percent", 100, 15.0),
+        ("Pods", 4, 15.0),
+    }
+
+
+def rights(documents: tuple[Document, ...], kind: str, name: str) -> set[tuple[str, str, str]]:
+    """(apiGroup, resource, verb) of a role."""
+    (role,) = [one for one in of_kind(documents, kind) if one["metadata"]["name"] == name]
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_the_daemon_writes_nothing_but_events_and_its_lease() -> None:
+    granted = rights(overlay("scaler"), "ClusterRole", "vllm-scaler")
+    writing = {right for right in granted if right[2] not in ("get", "list", "watch")}
+    assert {right[1] for right in writing} == {"events"}
+    lease = rights(overlay("scaler"), "Role", "vllm-scaler-leader")
+    assert {right[1] for right in lease} == {"leases"}
+    assert {right[2] for right in lease} == {"create", "get", "update"}
+
+
+def test_namespaced_rights_are_the_cluster_wide_ones_without_nodes() -> None:
+    cluster = rights(overlay("scaler"), "ClusterRole", "vllm-scaler")
+    namespaced = rights(overlay("scaler-namespaced"), "Role", "vllm-scaler")
+    assert {right for right in cluster if right[1] != "nodes"} == namespaced
+    assert not of_kind(overlay("scaler-namespaced"), "ClusterRole", "ClusterRoleBinding")
+
+
+def test_the_rights_are_those_the_daemon_says_it_needs() -> None:
+    from scaler.signals.kube import view  # noqa: PLC0415  its docstring is the source
+
+    assert view.__doc__ is not None
+    rows = re.findall(
+        r"^(keda\.sh|apps|leaderworkerset\S+|\(core\))\S*\s+(?:cluster-wide\s+)?"
+        r"([a-z]+(?:, [a-z]+)?)\s{2,}list, watch",
+        view.__doc__.replace("(core), cluster-wide", "(core)"),
+        re.MULTILINE,
+    )
+    needed = {
+        ("" if group == "(core)" else group, resource, verb)
+        for group, resources in rows
+        for resource in resources.split(", ")
+        for verb in ("list", "watch")
+    }
+    assert {resource for _, resource, _ in needed} == {
+        "scaledobjects", "deployments", "statefulsets", "leaderworkersets", "pods", "nodes",
+    }  # fmt: skip
+    assert needed <= rights(overlay("scaler"), "ClusterRole", "vllm-scaler")
+
+
+def test_both_names_of_the_subject_agree() -> None:
+    for document in of_kind(overlay("scaler-namespaced"), "RoleBinding"):
+        (subject,) = document["subjects"]
+        assert (subject["name"], subject["namespace"]) == ("vllm-scaler", "vllm-scaler"), label(
+            document
+        )
+
+
+def test_service_links_do_not_become_settings() -> None:
+    # A Service "vllm-scaler" with an address would inject VLLM_SCALER_PORT into pods beside it.
+    (deployment,) = of_kind(build("scaler/base"), "Deployment")
+    assert deployment["spec"]["template"]["spec"]["enableServiceLinks"] is False
