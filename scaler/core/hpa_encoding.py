@@ -228,12 +228,7 @@ def _straddling_milli(desired: int, status: int, spec: int, tolerances: Toleranc
     below = min((1.0 - tolerances.down) * high * MILLI, _whole_milli(desired))
     middle = 10 * round((above + below) / 20.0)  # a whole hundredth, like the fraction
     for milli in (_whole_milli(desired), _fraction_milli(desired), middle):
-        truncated = milli - 1  # what KEDA up to 2.19 may make of it
-        if all(
-            _lands_on(value, replicas, tolerances) == desired
-            for value in (milli, truncated)
-            for replicas in (low, high)
-        ):
+        if all(_lands_on(milli, replicas, tolerances) == desired for replicas in (low, high)):
             return milli
     return _best_milli(desired, status)
 

@@ -97,8 +97,8 @@ def test_any_behavior_changes_the_way_up_as_well() -> None:
         at_s value want reason
            0     6    5 ScaleUpLimit
           14     6    5 ScaleUpLimit
-          29     6    6 DesiredWithinRange
-          44     2    2 DesiredWithinRange
+          15     6    6 DesiredWithinRange
+          30     2    2 DesiredWithinRange
         """,
     )
 
@@ -187,6 +187,12 @@ def test_one_failed_metric_allows_up_and_forbids_down() -> None:
 
 def test_a_negative_proposal_counts_as_zero() -> None:
     assert propose(at(3, metric(-4.0)), tolerances=Tolerances()) == 0
+
+
+def test_a_sum_is_cut_at_the_largest_integer() -> None:
+    largest = 2**63 - 1  # uncut, the ratio would be 2
+    twice = ExternalMetric(target_milli=largest, values_milli=(largest, largest))
+    assert propose(at(1, twice), tolerances=Tolerances()) == 1
 
 
 def test_value_type_without_any_pod_is_an_error_outside_the_band_only() -> None:

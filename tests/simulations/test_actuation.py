@@ -204,7 +204,7 @@ def test_a_dead_scaler_never_starts_the_fallback() -> None:
 
 
 def test_a_fallback_to_zero_lets_an_outage_end_in_zero() -> None:
-    zero = Fallback(failure_threshold=0, replicas=0)
+    zero = Fallback(failure_threshold=3, replicas=0)  # at the first failure, threshold or not
     actuator = keda(fallback=zero, cooldown_s=30.0)
     *_, state = poll(actuator, actuator.start(now_s=0.0), 0.0, BUSY, 3)
     assert poll(actuator, state, 30.0, Failure.METRICS, 3)[:2] == (0, Outcome.DEACTIVATED)
