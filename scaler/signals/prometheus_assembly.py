@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scaler.core.model import Cause, Latency, NoData, Signal
 from scaler.signals.belonging import Membership, expected, of_model, workload_of
@@ -119,6 +119,8 @@ class _Collected:
                 continue
             rows = [row for part in found for row in part.of(key)]
             sample = self._readers.engine.from_rows(rows, pod=pod, at_s=self._at_s(times, key))
+            if isinstance(sample, PodSample):
+                sample = _without_unknown(sample, self._answers)
             for target in targets:
                 self._pods[target][pod] = _for_target(sample, self._targets[target])
 
@@ -241,6 +243,18 @@ def _part_fault(parts: Sequence[PodRows | BucketTable | NoData]) -> NoData | Non
         if part.notes.partial:
             return _partial(part.notes)
     return None
+
+
+def _without_unknown(sample: PodSample, answers: Answers) -> PodSample:
+    """The sample without fields whose query failed.
+
+    A reader takes a missing gauge of a living engine as zero; without its query nothing is known.
+    """
+    if isinstance(answers.queue, NoData):
+        sample = replace(sample, running=None, waiting=None, deferred=None)
+    if isinstance(answers.kv_cache, NoData):
+        sample = replace(sample, kv_mean_ratio=None, kv_max_ratio=None)
+    return sample
 
 
 def _partial(notes: Notes) -> NoData:

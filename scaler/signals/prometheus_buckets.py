@@ -52,8 +52,8 @@ class BucketTable:
         if not models:
             return NoData(
                 cause=Cause.EMPTY,
-                detail=f"no buckets of {target.namespace}/{target.name} grew within "
-                f"{window_s:g} s: it takes two scrapes in window_s",
+                detail=f"no such buckets of {target.namespace}/{target.name} within "
+                f"{window_s:g} s: the engine has none, or less than two scrapes fall in window_s",
             )
         wanted = _of_model(models, target.model_name)
         if not wanted:

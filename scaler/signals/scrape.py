@@ -126,23 +126,15 @@ class ScrapeSource:
                 raise SourceError(Cause.UNREACHABLE, "no time was left in this collection")
             try:
                 async with asyncio.timeout(limit_s):
-                    text = await self._fetch_again(url)
+                    text = await self._fetch(url)
             except TimeoutError:
                 detail = f"{url} sent no whole page within {limit_s:.1f} s"
                 raise SourceError(Cause.UNREACHABLE, detail) from None
             at_s = clock.at_s(loop.time())
         return await loop.run_in_executor(self._parser, _parsed, read, text, at_s)
 
-    async def _fetch_again(self, url: URL) -> str:
-        """Fetch, and once more on a new connection where the first was cut off."""
-        try:
-            return await self._fetch(url)
-        except SourceError as fault:
-            if not fault.passing:
-                raise
-        return await self._fetch(url)
-
     async def _fetch(self, url: URL) -> str:
+        """The text of a page; aiohttp itself repeats a GET once where the connection is cut off."""
         self.attempts += 1
         try:
             async with self._connected().get(url, allow_redirects=False) as response:
@@ -154,7 +146,7 @@ class ScrapeSource:
             raise _not_connected(url, fault) from None
         except (aiohttp.ClientError, OSError) as fault:
             detail = f"{url} broke off: {type(fault).__name__} {brief(str(fault), 80)}"
-            raise SourceError(Cause.UNREACHABLE, detail, passing=True) from None
+            raise SourceError(Cause.UNREACHABLE, detail) from None
 
     async def _text(self, url: URL, response: aiohttp.ClientResponse) -> str:
         body = bytearray()

@@ -110,7 +110,14 @@ class RealPrometheus:
         raise AssertionError(f"{query} never had {rows} rows: {seen}; {self._log()}")
 
     def query(self, query: str) -> list[dict[str, Any]]:
-        reply = requests.post(f"{self.url}/api/v1/query", data={"query": query}, timeout=5.0)
+        return self._ask({"query": query})
+
+    def query_at(self, query: str, *, ahead_s: float) -> list[dict[str, Any]]:
+        """As of some time in the future: nothing has been scraped since."""
+        return self._ask({"query": query, "time": f"{time.time() + ahead_s:.3f}"})
+
+    def _ask(self, form: Mapping[str, str]) -> list[dict[str, Any]]:
+        reply = requests.post(f"{self.url}/api/v1/query", data=form, timeout=5.0)
         answer = reply.json()
         assert answer["status"] == "success", answer
         rows: list[dict[str, Any]] = answer["data"]["result"]

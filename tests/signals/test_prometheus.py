@@ -1,6 +1,7 @@
 """The Prometheus source against a server that answers as Prometheus would, or fails."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -203,8 +204,9 @@ async def test_all_queries_are_evaluated_at_one_settled_instant() -> None:
 async def test_a_target_the_source_does_not_serve_is_not_asked_for() -> None:
     found, queries = await collect(World(), TARGET, namespaces=("other",))
     assert queries == []
-    assert found[TARGET.key].failure is not None
-    assert found[TARGET.key].failure.cause is Cause.UNSUPPORTED
+    failure = found[TARGET.key].failure
+    assert failure is not None
+    assert failure.cause is Cause.UNSUPPORTED
 
 
 async def test_an_empty_namespace_never_reaches_a_query() -> None:
@@ -401,13 +403,18 @@ class TestFaults:
         assert missed.cause is Cause.PARTIAL
 
     async def test_cancelling_leaves_nothing_behind(self) -> None:
-        world = World()
-        world.instead[KV] = Canned(fault=Fault.HANG)
-        with FakePrometheus(world) as server:
+        hung = threading.Event()
+
+        def hang(seen: Seen) -> Canned:
+            if KV not in seen.query:
+                return World()(seen)
+            hung.set()
+            return Canned(fault=Fault.HANG)
+
+        with FakePrometheus(hang) as server:
             source = PrometheusSource(settings(server.url), plain())
             task = asyncio.create_task(source.collect([TARGET], NOW_S))
-            while not any(KV in query for query in server.queries):
-                await asyncio.sleep(0.001)
+            assert await asyncio.to_thread(hung.wait, 5.0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

@@ -57,7 +57,7 @@ def every_query(scope: Scope) -> list[str]:
         promql.histogram(names, scope, window_s=60.0),
         promql.recorded(promql.TTFT_RECORDED, scope),
         promql.recorded_namespaces(scope),
-        promql.gpu(("DCGM_A", "DCGM_B"), scope, by=()),
+        promql.gpu(("DCGM_A", "DCGM_B"), scope),
         promql.gpu_times(("DCGM_A", "DCGM_B"), scope),
     ]
 
