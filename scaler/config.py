@@ -124,6 +124,7 @@ class SourceConfig:
 
     type: SourceType = setting(SourceType.PROMETHEUS, why="what the source speaks")
     name: str = setting("", why="shown in metrics and log lines; empty: type and position")
+    engine: str = setting("vllm", why="names of the engine's metrics; others are untested data")
     url: str = setting("", why="base URL of a Prometheus-compatible API")
     namespaces: tuple[str, ...] = setting(("*",), why="namespaces it serves, globs")
     ca_file: str = setting("", why="CA of the server")

@@ -78,14 +78,14 @@ def row_of(decision: Decision) -> tuple[float, ...]:
         load = decision.demand.requests_per_s * decision.capacity.request_cost_s
     if decision.forecast is not None:
         upper = decision.forecast.load_upper
-    known = not isinstance(replicas, NoData)
+    counts = (np.nan, np.nan, np.nan)
+    if not isinstance(replicas, NoData):
+        counts = (replicas.wanted, replicas.ready, replicas.starting)
     return (
         decision.at_s,
         decision.would_be,
         decision.replicas_desired,
-        replicas.wanted if known else np.nan,
-        replicas.ready if known else np.nan,
-        replicas.starting if known else np.nan,
+        *counts,
         np.nan if isinstance(queue, NoData) else queue.requests_running,
         np.nan if isinstance(queue, NoData) else queue.requests_waiting,
         np.nan if isinstance(kv, NoData) else kv.usage_mean_ratio,

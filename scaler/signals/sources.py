@@ -22,7 +22,10 @@ _OF_PODS = (Signal.WORK, Signal.QUEUE, Signal.KV_CACHE)
 class RoutedSource(Source, Protocol):
     """A source that knows which targets it is for."""
 
-    attempts: int  # requests made so far, repeated ones included
+    @property
+    def attempts(self) -> int:
+        """Requests made so far, repeated ones included."""
+        ...
 
     def serves(self, target: TargetRef) -> bool:
         """Whether the source is asked about the target."""

@@ -1,4 +1,4 @@
-"""The HTTP port: metrics, health, a read-only API, the live page, and the snapshot for followers."""
+"""The HTTP port: metrics, health, a read-only API, the live page, the snapshot for followers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -157,7 +157,7 @@ class _Handlers:
         return _json(detail)
 
     async def snapshot(self, request: web.Request) -> web.Response:
-        """The last tick for followers; 304 when they have it, 503 when this daemon does not lead."""
+        """The last tick for followers; 304 when they have it, 503 while this daemon follows."""
         if self._parts.leader_address():
             return web.Response(status=503, text="not the leader\n")
         tick = self._parts.publisher.tick
@@ -193,16 +193,23 @@ def summary(entry: Entry, now_s: float) -> dict[str, Any]:
     if decision is None:
         return found
     replicas = decision.observation.replicas
-    known = not isinstance(replicas, NoData)
-    return found | {
+    counts: dict[str, int] = {}
+    if not isinstance(replicas, NoData):
+        counts = {
+            "wanted": replicas.wanted,
+            "ready": replicas.ready,
+            "starting": replicas.starting,
+            "unschedulable": replicas.unschedulable,
+        }
+    return {
+        **found,
+        "wanted": None,
+        "ready": None,
+        **counts,
         "status": decision.verdict.value,
         "age_s": now_s - decision.at_s,
         "desired": decision.would_be,
         "published": decision.replicas_desired,
-        "wanted": replicas.wanted if known else None,
-        "ready": replicas.ready if known else None,
-        "starting": replicas.starting if known else None,
-        "unschedulable": replicas.unschedulable if known else None,
         "decided_by": decision.decided_by.value,
         "blind": [f"{item.signal}: {item.cause}" for item in decision.blind],
         "headline": headline(decision),

@@ -1,0 +1,48 @@
+"""Latency histograms of the last minute, from the deltas of pods."""
+
+from collections import deque
+from collections.abc import Sequence
+
+from scaler.signals.samples import Histogram
+
+Bounds = tuple[float, ...]
+
+
+class HistogramWindow:
+    """Buckets of the last ``window_s``, merged from equal bound sets only.
+
+    During a rollout two sets of bounds may be in use; the one with more observations is read.
+    """
+
+    def __init__(self, window_s: float) -> None:
+        self.window_s = window_s
+        self._added: deque[tuple[float, Histogram]] = deque()
+        self._bounds: Bounds | None = None
+
+    def add(self, deltas: Sequence[Histogram], now_s: float) -> None:
+        """Add the buckets of one collection, a histogram per pod."""
+        while self._added and self._added[0][0] <= now_s - self.window_s:
+            self._added.popleft()
+        sums: dict[Bounds, list[float]] = {}
+        for histogram in deltas:
+            known = sums.get(histogram.bounds_s)
+            if known is None:
+                sums[histogram.bounds_s] = list(histogram.counts)
+            else:
+                for place, count in enumerate(histogram.counts):
+                    known[place] += count
+        for bounds, counts in sums.items():
+            self._bounds = bounds
+            self._added.append((now_s, Histogram(bounds_s=bounds, counts=tuple(counts))))
+
+    def read(self) -> Histogram | None:
+        """Buckets over the window; zeros when nothing was observed, None before any histogram."""
+        if self._bounds is None:
+            return None
+        sums: dict[Bounds, list[float]] = {self._bounds: [0.0] * len(self._bounds)}
+        for _, histogram in self._added:
+            known = sums.setdefault(histogram.bounds_s, [0.0] * len(histogram.counts))
+            for place, count in enumerate(histogram.counts):
+                known[place] += count
+        bounds, counts = max(sums.items(), key=lambda item: sum(item[1]))
+        return Histogram(bounds_s=bounds, counts=tuple(counts))
