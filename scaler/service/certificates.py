@@ -34,11 +34,11 @@ class Certificates:
         """Credentials that follow the files; TLS 1.2 is gRPC's own minimum."""
         return grpc.dynamic_ssl_server_credentials(
             self._current,
-            self._renewed,  # type: ignore[arg-type]  # None is allowed: "no change"
+            self.renewed,  # type: ignore[arg-type]  # None is allowed: "no change"
             require_client_authentication=bool(self._config.client_ca_file),
         )
 
-    def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
+    def renewed(self) -> grpc.ServerCertificateConfiguration | None:
         """The certificate for the next handshake; None for the one in use."""
         try:
             stamp = self._stamp_now()

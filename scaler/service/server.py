@@ -1,9 +1,9 @@
 """The gRPC server: listening, TLS, health, limits, and an orderly end."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -14,11 +14,9 @@ from scaler.config import GrpcConfig
 from scaler.errors import ConfigError
 from scaler.service.certificates import Certificates
 from scaler.service.external_scaler import ExternalScaler
+from scaler.service.guard import Guard
 
 SERVICE = externalscaler_pb2.DESCRIPTOR.services_by_name["ExternalScaler"].full_name
-_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in its stubs alone
-_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-_Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +44,9 @@ class ServerLimits:
             ("grpc.max_connection_age_grace_ms", _milliseconds(self.connection_grace_s)),
             ("grpc.keepalive_time_ms", _milliseconds(self.keepalive_s)),
             ("grpc.keepalive_timeout_ms", _milliseconds(self.keepalive_timeout_s)),
+            # What the server in fact waits for an answer to a ping: 60 s unless said, whatever the
+            # line above says (seen with grpcio 1.85).
+            ("grpc.http2.ping_timeout_ms", _milliseconds(self.keepalive_timeout_s)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_pings_without_data", 0),  # a quiet stream carries none for hours
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
@@ -88,7 +89,7 @@ class ScalerServer:
         """
         assert self._server is None, "a server is started once"
         server = grpc.aio.server(
-            interceptors=[_Bounded(self._limits.unary_s)],
+            interceptors=[Guard(self._limits.unary_s)],
             options=self._limits.options(self._config.connection_age_max_s),
             maximum_concurrent_rpcs=self._limits.calls_max,
         )
@@ -123,6 +124,8 @@ class ScalerServer:
     def _listen(self, server: grpc.aio.Server) -> int:
         address, tls = self._config.address, self._config.tls
         certificates = Certificates(tls, self._on_fault) if tls.cert_file else None
+        if not _bindable(address):  # gRPC itself takes 99999 for 34463
+            raise ConfigError(f"grpc.address = {address!r}, must be host:port, port in [0, 65535]")
         try:
             if certificates is None:
                 return server.add_insecure_port(address)
@@ -131,43 +134,6 @@ class ScalerServer:
             raise ConfigError(
                 f"grpc.address = {address!r}, must be a free host:port of this machine"
             ) from error
-
-
-class _Bounded(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs alone
-    """No unary call outlives its bound, whatever its handler waits for.
-
-    A call that never returns stops KEDA's poll loop for that ScaledObject for good.
-    """
-
-    def __init__(self, bound_s: float) -> None:
-        self._bound_s = bound_s
-        self._handlers: dict[str, _Handler] = {}
-
-    async def intercept_service(
-        self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> _Handler:
-        method = handler_call_details.method
-        if method not in self._handlers:
-            found = await continuation(handler_call_details)
-            if found is None or found.unary_unary is None:
-                return found
-            self._handlers[method] = self._bounded(found)
-        return self._handlers[method]
-
-    def _bounded(self, handler: _Handler) -> _Handler:
-        answer: Any = handler.unary_unary
-
-        async def bounded(request: Any, context: _Context) -> Any:
-            try:
-                async with asyncio.timeout(self._bound_s):
-                    return await answer(request, context)
-            except TimeoutError:
-                message = f"no answer within {self._bound_s:g} s"
-                await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, message)
-
-        return grpc.unary_unary_rpc_method_handler(
-            bounded, handler.request_deserializer, handler.response_serializer
-        )
 
 
 def _reflect(server: grpc.aio.Server) -> None:
@@ -180,6 +146,12 @@ def _reflect(server: grpc.aio.Server) -> None:
         ) from error
     names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
+
+
+def _bindable(address: str) -> bool:
+    """Whether ``address`` is host:port with a port there is; IPv6 hosts are in brackets."""
+    found = re.fullmatch(r"(\[[0-9a-fA-F:.%\w]+\]|[^:\[\]/\s]+):(\d{1,5})", address)
+    return found is not None and int(found[2]) <= 65535
 
 
 def _milliseconds(seconds: float) -> int:
