@@ -23,16 +23,18 @@ so load = r * request_cost_s is the share of one replica that the demand takes.
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 from scaler.core.config import CapacityConfig, PolicyConfig, SloConfig
 from scaler.core.model import Capacity, Demand, KvCache, NoData, Observation, Queue, Role, Work
-from scaler.core.window import decay
+from scaler.core.window import decay, normal_quantile
 
-_NORMAL = NormalDist()
 _UNCERTAINTY_FLOOR = 0.05  # relative; no amount of evidence makes the model's form exact
 _KEY_CHANGE_KEEPS = 0.1  # share of the evidence that a new pod template or GPU product inherits
 _RUNNING_PER_REPLICA_MIN = 1.0  # below this a replica is idle part of the time
+_GAUGE_AGE_INTERVALS = 2.0  # an older reading of the gauge says nothing of this interval
+_TOKENS_PER_REQUEST_MIN = 8.0  # below it decode is not what a request spends its time on
+_LOAD_MAX = 1e9  # replicas' worth; counts beyond are all the same after the bounds
+_SEQUENCES_MIN = 8.0  # an objective that allows fewer is met by no count of replicas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +77,7 @@ def update_capacity(
     bound = math.log(config.prior_uncertainty_factor) * 2.0
     return CapacityState(
         key=state.key,
-        seen_at_s=work.seen_at_s,
+        seen_at_s=min(work.seen_at_s, observation.seen_at_s),
         running=queue.requests_running,
         log_scale=max(-bound, min(bound, log_scale)),
         evidence_s=faded,
@@ -110,10 +112,7 @@ def _surprise(
     Observed: running sequences over time, divided by the tokens they made, because each makes one
     token a step (Little's law on the decode phase).
     """
-    if work.preemptions > 0.0 or work.output_tokens <= 0.0 or work.replica_s <= 0.0:
-        return None
-    replicas = observation.replicas
-    if not isinstance(replicas, NoData) and replicas.starting:
+    if not _informative(observation, work, state):
         return None
     running = 0.5 * (state.running + queue.requests_running)
     per_replica = running * work.interval_s / work.replica_s
@@ -128,6 +127,19 @@ def _surprise(
     if prefill_share >= 0.9:
         return None  # the replicas do little else than prefill: decode is not what is measured
     return math.log(observed_s * (1.0 - prefill_share) / decode_s)
+
+
+def _informative(observation: Observation, work: Work, state: CapacityState) -> bool:
+    """Whether a sample is of warm replicas that decode, between two readings of the gauge."""
+    replicas = observation.replicas
+    if isinstance(replicas, NoData) or replicas.starting or work.replica_s < 1.0:
+        return False
+    gauge_age_s = math.inf if state.seen_at_s is None else work.seen_at_s - state.seen_at_s
+    if work.preemptions > 0.0 or gauge_age_s > _GAUGE_AGE_INTERVALS * work.interval_s:
+        return False
+    # The first token of a request comes from its prefill, so a request of few tokens spends its
+    # time there (prefill replicas, classification) and says nothing of a decode step.
+    return work.output_tokens >= max(_TOKENS_PER_REQUEST_MIN * work.requests_finished, 1.0)
 
 
 def _kv_tokens(kv: KvCache | NoData, state: CapacityState, config: CapacityConfig) -> float:
@@ -177,13 +189,17 @@ def _request_cost_s(
 def _sequences_max(
     state: CapacityState, policy: PolicyConfig, *, held: float, per_token_s: float, scale: float
 ) -> float:
-    """Sequences one replica may hold: its limit, its KV cache, or the inter-token objective."""
+    """Sequences one replica may hold: its limit, its KV cache, or the inter-token objective.
+
+    An objective at or below the step of an empty batch cannot be bought with replicas: it may not
+    push the cost of a request towards that of a batch of one.
+    """
     config = policy.capacity
     kv_capacity = state.kv_capacity_tokens or config.kv_capacity_tokens
     sequences = min(config.sequences_max, kv_capacity / held)
     if policy.slo.tpot_s > 0.0 and per_token_s > 0.0 and policy.role is not Role.PREFILL:
         room_s = policy.slo.tpot_s / scale - config.overhead_s
-        sequences = min(sequences, room_s / per_token_s)
+        sequences = min(sequences, max(room_s / per_token_s, _SEQUENCES_MIN))
     return max(sequences, 1.0)
 
 
@@ -194,7 +210,7 @@ def _load_max_ratio(config: CapacityConfig, slo: SloConfig) -> float:
     attainment.
     """
     slack = 1.0 - config.load_max_ratio
-    stretch = _NORMAL.inv_cdf(slo.attainment_target_ratio) / _NORMAL.inv_cdf(0.99)
+    stretch = normal_quantile(slo.attainment_target_ratio) / normal_quantile(0.99)
     return min(max(1.0 - slack * stretch, 0.05), 1.0)
 
 
@@ -213,6 +229,7 @@ def replicas_for(load: float, capacity: Capacity, config: CapacityConfig) -> int
     """Smallest count that carries ``load`` (replicas' worth of busy time)."""
     if load <= 0.0:
         return 0
+    load = min(load, _LOAD_MAX)
     high = math.ceil(load / capacity.load_max_ratio)  # share(n) >= share(1) = load_max_ratio
     low = math.ceil(load) - 1  # share(n) < 1 carries less than n; may be 0
     while high - low > 1:

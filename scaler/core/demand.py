@@ -31,17 +31,22 @@ class DemandState:
 def update_demand(
     observation: Observation, state: DemandState, config: DemandConfig
 ) -> DemandState:
-    """The state after one observation; unchanged when it brings no new work sample."""
+    """The state after one observation; unchanged when it brings no new work sample.
+
+    A sample stamped after its observation counts as seen then, or it would keep out all that follow
+    until its time has come.
+    """
     work = observation.work
-    if isinstance(work, NoData) or work.interval_s <= 0.0:
+    if isinstance(work, NoData):
         return state
     if state.seen_at_s is not None and work.seen_at_s <= state.seen_at_s:
         return state
-    kept = decay(work.interval_s, config.rate_time_constant_s) if state.seen_at_s else 0.0
+    first = state.seen_at_s is None
+    kept = 0.0 if first else decay(work.interval_s, config.rate_time_constant_s)
     mix = decay(work.interval_s, config.mix_time_constant_s)
     arrived_per_s = work.requests_arrived / work.interval_s
     return DemandState(
-        seen_at_s=work.seen_at_s,
+        seen_at_s=min(work.seen_at_s, observation.seen_at_s),
         requests_per_s=kept * state.requests_per_s + (1.0 - kept) * arrived_per_s,
         finished=mix * state.finished + _finished(work),
         finished_prompt_tokens=mix * state.finished_prompt_tokens + work.finished_prompt_tokens,
@@ -64,7 +69,7 @@ def demand_of(observation: Observation, state: DemandState, config: DemandConfig
     output = state.finished_output_tokens + PRIOR_REQUESTS * config.prior_output_tokens
     cached_share = state.cached_tokens / state.served_tokens if state.served_tokens > 0.0 else 0.0
     prompt_mean, output_mean = prompt / requests, output / requests
-    rate = state.requests_per_s
+    rate = max(state.requests_per_s, 0.0)  # a balance of counters may come out below zero
     queue = observation.queue
     in_flight = waiting = 0.0
     if not isinstance(queue, NoData):

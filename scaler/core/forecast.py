@@ -9,14 +9,13 @@ while it is no better than persistence it is not used.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Generic, TypeVar
 
 from scaler.core.config import ForecastConfig, ForecasterName
-from scaler.core.window import decay
+from scaler.core.window import decay, normal_quantile
 
 State = TypeVar("State")
-_NORMAL = NormalDist()
+GAP_MAX_S = 600.0  # after a longer silence what came due is forgotten, not scored
 PENDING_MAX = 256  # forecasts waiting for their time: 64 minutes of 15 s ticks
 
 
@@ -147,13 +146,13 @@ def look_ahead(
     mean = predicted if used else value
     outlook = Outlook(
         mean=mean,
-        upper=mean + _NORMAL.inv_cdf(config.quantile_ratio) * spread,
+        upper=mean + normal_quantile(config.quantile_ratio) * spread,
         skill=skill,
         used=used,
     )
     return outlook, ForecastState(
         level=level,
-        pending=(*scored.pending, pending)[-PENDING_MAX:],
+        pending=(*scored.pending, pending)[:PENDING_MAX],  # the oldest: their time comes first
         weight=scored.weight,
         error=scored.error,
         error_last=scored.error_last,
@@ -171,12 +170,13 @@ def _score(
     due = [item for item in state.pending if item.due_at_s <= now_s]
     elapsed_s = now_s - state.level.at_s if state.level else 0.0
     fade = decay(elapsed_s, config.score_time_constant_s)
-    errors = [abs(value - item.predicted) for item in due]
-    lasts = [abs(value - item.last) for item in due]
+    scored = due if elapsed_s <= GAP_MAX_S else []  # their time came while nothing was seen
+    errors = [abs(value - item.predicted) for item in scored]
+    lasts = [abs(value - item.last) for item in scored]
     return ForecastState(
         level=state.level,
         pending=tuple(item for item in state.pending if item.due_at_s > now_s),
-        weight=fade * state.weight + len(due),
+        weight=fade * state.weight + len(scored),
         error=fade * state.error + sum(errors),
         error_last=fade * state.error_last + sum(lasts),
         error_squared=fade * state.error_squared + sum(error * error for error in errors),

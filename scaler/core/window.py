@@ -2,7 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
+from statistics import NormalDist
 from typing import TypeAlias
+
+_NORMAL = NormalDist()
 
 Peaks: TypeAlias = tuple[tuple[float, int], ...]
 """(at_s, value) pairs: times ascending, values strictly descending, so only possible maxima."""
@@ -37,6 +41,12 @@ def quantile(values: Sequence[float], ratio: float) -> float:
     below = math.floor(position)
     above = min(below + 1, len(ordered) - 1)
     return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+@cache
+def normal_quantile(ratio: float) -> float:
+    """The ``ratio`` quantile of the standard normal distribution; ratios come from settings."""
+    return _NORMAL.inv_cdf(ratio)
 
 
 def decay(elapsed_s: float, time_constant_s: float) -> float:
