@@ -11,20 +11,26 @@ from scaler.core.capacity import CapacityState, capacity_of, update_capacity
 from scaler.core.config import PolicyConfig
 from scaler.core.demand import DemandState, demand_of, update_demand
 from scaler.core.forecast import FORECASTERS, ForecastState, Outlook, look_ahead
+from scaler.core.idle import idle_proven, is_asked, is_idle
 from scaler.core.model import (
     Capacity,
     Decision,
     Demand,
     Forecast,
+    Mode,
     NoData,
     Observation,
+    Proposal,
+    Signal,
     Stage,
     Step,
+    Terms,
     Verdict,
 )
 from scaler.core.proposals import Situation, gpu_proposal, propose
 from scaler.core.publish import Draft, publish
 from scaler.core.sight import Seen, Sight, look
+from scaler.core.sound import sound
 from scaler.core.stages import (
     Steps,
     binding,
@@ -48,7 +54,8 @@ class PolicyState:
     """All that a decision remembers.  Goes in, comes out, survives a restart as JSON.
 
     ``good_at_s`` is the last decision from good data, ``last_count`` what it wanted,
-    ``last_ready`` the ready replicas it saw.  ``idle_since_s`` is when an unbroken idleness began.
+    ``last_ready`` the ready replicas it saw.  ``idle_since_s`` is when an unbroken idleness began,
+    ``asked_at_s`` when a gateway last saw a request for the target at zero.
     """
 
     demand: DemandState = field(default_factory=DemandState)
@@ -63,6 +70,7 @@ class PolicyState:
     last_active: bool = True
     idle_since_s: float | None = None
     latency_step_at_s: float | None = None
+    asked_at_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +93,15 @@ def decide(
     the observation holds, and is never lowered by missing data.
     """
     assert observation.seen_at_s <= now_s, "an observation from the future: clocks differ"
+    observation = sound(observation)
     sight = look(observation, state.seen, config.freshness)
     start_up = update_start_up(observation, state.start_up, config.start_up)
     state = replace(state, seen=sight.seen, start_up=start_up)
     replicas = observation.replicas
-    if not isinstance(replicas, NoData) and replicas.wanted == 0 and replicas.current == 0:
+    if not isinstance(replicas, NoData) and replicas.wanted == 0:
         return _from_zero(observation, state, config, now_s, sight)
-    if not sight.engines:
+    unknown_count = isinstance(replicas, NoData) and state.last_count is None
+    if not sight.engines or unknown_count:  # a count from load alone might lower a fleet unseen
         return _blind(observation, state, config, now_s, sight)
     return _fresh(observation, state, config, now_s, sight)
 
@@ -134,15 +144,22 @@ def _fresh(
     peaks = _peaks(state, at, config)
     steps, peaks = hold_down(steps, peaks, now_s=now_s, span_s=span_s)
     steps = no_api(lost_signal(veto(steps, at), at, sight.lost), at)
-    idle_since_s = _idle_since(observation, state, config, now_s)
-    idle = _idle_proven(idle_since_s, observation, config, now_s)
+    idle_since_s = None
+    if sight.lost == 0 and is_idle(observation, config):
+        broken = state.idle_since_s is None or _watch_broken(state, config, now_s)
+        idle_since_s = now_s if broken else state.idle_since_s
+    idle = idle_proven(idle_since_s, observation, config, now_s)
     draft = Draft(
         observation=observation,
         config=config,
         now_s=now_s,
-        verdict=Verdict.LOAD_ONLY if isinstance(observation.replicas, NoData) else Verdict.FRESH,
+        verdict=_answerable(
+            Verdict.LOAD_ONLY if isinstance(observation.replicas, NoData) else Verdict.FRESH,
+            observation,
+            config,
+        ),
         steps=_bounded(steps, observation, config, idle=idle),
-        active=not idle,
+        active=_active(observation, config, wanted=not idle),
         proposals=proposals,
         blind=sight.blind,
         demand=demand,
@@ -161,8 +178,26 @@ def _fresh(
         last_ready=at.ready,
         last_active=decision.active,
         idle_since_s=idle_since_s,
-        latency_step_at_s=_latency_step_at(at, steps, state),
+        latency_step_at_s=_latency_step_at(at, proposals, state),
     )
+
+
+def _answerable(verdict: Verdict, observation: Observation, config: PolicyConfig) -> Verdict:
+    """``verdict``, or UNKNOWN where the mode asks for the current count and nobody has counted.
+
+    No answer leaves the HPA where it is; the count from load would move a frozen target.
+    """
+    replicas = observation.replicas
+    counted = not isinstance(replicas, NoData) and not replicas.inferred
+    return verdict if counted or config.mode is Mode.ACTIVE else Verdict.UNKNOWN
+
+
+def _active(observation: Observation, config: PolicyConfig, *, wanted: bool) -> bool:
+    """IsActive: what is wanted, or in a mode that only looks on, what is already so."""
+    replicas = observation.replicas
+    if config.mode is Mode.ACTIVE or isinstance(replicas, NoData):
+        return wanted
+    return replicas.wanted > 0
 
 
 def _situation(
@@ -171,11 +206,15 @@ def _situation(
     """The replica counts made definite: from Kubernetes, or from the last decision."""
     replicas = observation.replicas
     if isinstance(replicas, NoData):
-        wanted = ready = state.last_count or 0
+        assert state.last_count is not None, "decide() does not size a fleet it never counted"
+        wanted = state.last_count
         ready = min(state.last_ready, wanted)
-        coming = 0
+        coming = stuck = 0
     else:
         wanted, ready = replicas.wanted, replicas.ready
+        if replicas.inferred:  # counted by those that answer: one that is silent is still there
+            wanted = max(wanted, state.last_count or 0)
+        stuck = replicas.unschedulable + replicas.crash_looping
         expiry_s = config.start_up.expiry_s
         coming = sum(age_s <= expiry_s for age_s in replicas.starting_age_s)
     return Situation(
@@ -189,6 +228,7 @@ def _situation(
         wanted=wanted,
         ready=ready,
         coming=coming,
+        stuck=stuck,
         latency_step_at_s=state.latency_step_at_s,
     )
 
@@ -199,8 +239,7 @@ def _peaks(state: PolicyState, at: Situation, config: PolicyConfig) -> Peaks:
     Without history the present count is the best evidence of what was needed, and a restarted
     daemon must not shrink a fleet it has not watched (Knative starts in panic for the same reason).
     """
-    gap_s = config.freshness.grace_s
-    if state.good_at_s is None or at.now_s - state.good_at_s > gap_s:
+    if _watch_broken(state, config, at.now_s):
         return ((at.now_s, at.wanted),)
     return state.peaks
 
@@ -229,36 +268,22 @@ def _bounded(steps: Steps, observation: Observation, config: PolicyConfig, *, id
     return bound(steps, low=low, high=allowed.high)
 
 
-def _idle_since(
-    observation: Observation, state: PolicyState, config: PolicyConfig, now_s: float
+def _watch_broken(state: PolicyState, config: PolicyConfig, now_s: float) -> bool:
+    """Whether the time since the last good decision is longer than a blindness is bridged."""
+    return state.good_at_s is None or now_s - state.good_at_s > config.freshness.grace_s
+
+
+def _latency_step_at(
+    at: Situation, proposals: tuple[Proposal, ...], state: PolicyState
 ) -> float | None:
-    """When the present idleness began; None while anything moves or cannot be seen."""
-    queue, work, gpu = observation.queue, observation.work, observation.gpu
-    if isinstance(queue, NoData) or isinstance(work, NoData):
-        return None
-    busy = queue.requests_running + queue.requests_waiting + queue.requests_deferred > 0.0
-    came = work.requests_arrived + work.requests_finished + work.requests_rejected > 0.0
-    hot = not isinstance(gpu, NoData) and gpu.utilisation_max_ratio >= config.signals.gpu_busy_ratio
-    if busy or came or hot:
-        return None
-    return now_s if state.idle_since_s is None else state.idle_since_s
+    """Remember when a missed objective asked for replicas, so that they are given time to show.
 
-
-def _idle_proven(
-    idle_since_s: float | None, observation: Observation, config: PolicyConfig, now_s: float
-) -> bool:
-    """Whether zero may be published: allowed by the bounds, and idle for the whole proof."""
-    replicas = observation.replicas
-    if isinstance(replicas, NoData) or idle_since_s is None:
-        return False
-    low = limits(config, replicas.replicas_min, replicas.replicas_max).low
-    return low == 0 and now_s - idle_since_s >= config.zero.idle_proof_s
-
-
-def _latency_step_at(at: Situation, steps: Steps, state: PolicyState) -> float | None:
-    """Remember when a missed objective added replicas, so that it is given time to show."""
-    first = steps[0]
-    stepped = first.stage in (Stage.TTFT, Stage.ITL) and first.replicas > at.wanted
+    Also where another signal asked for more: its replicas bring what the objective asked for.
+    """
+    stepped = any(
+        proposal.signal in (Signal.TTFT, Signal.ITL) and proposal.replicas > at.wanted
+        for proposal in proposals
+    )
     return at.now_s if stepped else state.latency_step_at_s
 
 
@@ -267,8 +292,9 @@ def _blind(
 ) -> tuple[Decision, PolicyState]:
     """Nothing is known of the load: the last decision, then the current count or the floor.
 
-    GPU utilisation may still ask for more.  The state stays as it is, so that what was learned
-    survives.
+    GPU utilisation may still ask for more, once: under vLLM a single request keeps a GPU near
+    100 %, so the proposal is measured against the replicas last seen ready, or each one added would
+    ask for the next.  The state stays as it is, so that what was learned survives.
     """
     replicas = observation.replicas
     current = None if isinstance(replicas, NoData) else replicas.wanted
@@ -283,44 +309,53 @@ def _blind(
         verdict, steps = Verdict.FLOORED, _one(Stage.FLOOR, floor)
     proposal = gpu_proposal(
         observation.gpu,
-        ready=0 if isinstance(replicas, NoData) else replicas.ready,
+        ready=state.last_ready or (0 if isinstance(replicas, NoData) else replicas.ready),
         target_ratio=config.signals.gpu_util_target_ratio or config.signals.gpu_blind_target_ratio,
     )
     if proposal is not None and proposal.replicas > count_of(steps):
         steps = then(steps, Stage.GPU, proposal.replicas, proposal.terms)
+    active = state.last_active if verdict is Verdict.HELD else True
     draft = Draft(
         observation=observation,
         config=config,
         now_s=now_s,
-        verdict=verdict,
-        steps=_bounded(steps, observation, config, idle=False),
-        active=state.last_active if verdict is Verdict.HELD else True,
+        verdict=_answerable(verdict, observation, config),
+        steps=_bounded(steps, observation, config, idle=not active),
+        active=_active(observation, config, wanted=active),
         proposals=() if proposal is None else (proposal,),
         blind=sight.blind,
     )
     return publish(draft), replace(state, idle_since_s=None)
 
 
-def _one(stage: Stage, replicas: int) -> Steps:
-    return (Step(stage=stage, replicas=replicas, terms=()),)
+def _one(stage: Stage, replicas: int, terms: Terms = ()) -> Steps:
+    return (Step(stage=stage, replicas=replicas, terms=terms),)
 
 
 def _from_zero(
     observation: Observation, state: PolicyState, config: PolicyConfig, now_s: float, sight: Sight
 ) -> tuple[Decision, PolicyState]:
-    """At zero there is no replica to ask: only a gateway's counter can say that requests came."""
+    """At zero there is no replica to ask: only a gateway's counter can say that requests came.
+
+    KEDA polls at its own pace, so a request that came keeps the target wanted for some time.
+    """
     gateway, replicas = observation.gateway, observation.replicas
     assert not isinstance(replicas, NoData), "zero is only known from the Kubernetes API"
     wake = config.zero.wake_replicas
-    low = limits(config, replicas.replicas_min, replicas.replicas_max).low
-    if low > 0:  # somebody scaled it by hand: the minimum is wanted whatever is seen
-        waking, verdict, steps = True, Verdict.FRESH, _one(Stage.BOUNDS, low)
+    allowed = limits(config, replicas.replicas_min, replicas.replicas_max)
+    asked_at_s = state.asked_at_s
+    if allowed.low > 0:  # somebody scaled it by hand: the minimum is wanted whatever is seen
+        range_ = (("replicas_min", float(allowed.low)), ("replicas_max", float(allowed.high)))
+        steps = _one(Stage.BOUNDS, allowed.low, range_)
+        waking, verdict = True, Verdict.FRESH
     elif isinstance(gateway, NoData):
         waking = config.freshness.wake_when_blind
         verdict = Verdict.FLOORED if waking else Verdict.UNKNOWN
         steps = _one(Stage.FLOOR if waking else Stage.BLIND, wake if waking else 0)
     else:
-        waking = gateway.requests_arrived > 0.0 or gateway.requests_waiting > 0.0
+        asked_at_s = now_s if is_asked(gateway) else state.asked_at_s
+        kept_s = max(config.zero.idle_proof_s, config.freshness.grace_s)
+        waking = asked_at_s is not None and now_s - asked_at_s <= kept_s
         verdict = Verdict.FRESH
         steps = _one(Stage.WAKE if waking else Stage.IDLE, wake if waking else 0)
     draft = Draft(
@@ -329,7 +364,7 @@ def _from_zero(
         now_s=now_s,
         verdict=verdict,
         steps=_bounded(steps, observation, config, idle=not waking),
-        active=waking,
+        active=_active(observation, config, wanted=waking),
         proposals=(),
         blind=sight.blind,
     )
@@ -342,5 +377,6 @@ def _from_zero(
         last_count=decision.would_be,
         last_ready=0,
         last_active=decision.active,
+        asked_at_s=asked_at_s,
         peaks=(),
     )

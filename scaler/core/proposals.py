@@ -24,14 +24,17 @@ from scaler.core.model import (
     Signal,
 )
 
+_RELIEF_LOAD_FACTOR = 2.0  # half busy
+_UNLIMITED = 10**9
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """Everything a proposal may look at, with the replica counts made definite.
 
-    ``coming`` counts starting replicas that have not expired; ``load`` is the demand in replicas'
-    worth of busy
-    time; ``latency_step_at_s`` is when a latency signal last added replicas.
+    ``coming`` counts starting replicas that have not expired, ``stuck`` those that cannot be
+    scheduled or crash-loop; ``load`` is the demand in replicas' worth of busy time;
+    ``latency_step_at_s`` is when a latency signal last added replicas.
     """
 
     now_s: float
@@ -44,6 +47,7 @@ class Situation:
     wanted: int
     ready: int
     coming: int
+    stuck: int
     latency_step_at_s: float | None
 
 
@@ -107,11 +111,12 @@ def _queue(at: Situation) -> Proposal | None:
     spare = serving - at.load
     pressed = backlog_s > at.config.signals.ttft_pressure_ratio * at.config.slo.ttft_s * at.ready
     replicas = math.ceil(at.load)
+    if pressed:
+        replicas = max(replicas, min(serving, at.wanted))
     if pressed and (spare <= 0.0 or backlog_s / spare > at.forecast.lead_s):
         behind = max(-spare, 0.0) * at.forecast.lead_s
-        replicas = math.ceil(at.load + (backlog_s + behind) / at.config.signals.queue_drain_s)
-    elif pressed:
-        replicas = max(replicas, min(serving, at.wanted))
+        drain = (backlog_s + behind) / at.config.signals.queue_drain_s
+        replicas = max(replicas, math.ceil(at.load + drain))
     return Proposal(
         signal=Signal.QUEUE,
         replicas=replicas,
@@ -177,14 +182,16 @@ def attainment(latency: Latency, objective_s: float) -> Attainment:
     for bound_s, count in zip(latency.bounds_s, latency.counts, strict=False):
         if bound_s > objective_s:
             share = (objective_s - lower_s) / (bound_s - lower_s)
+            inside = count if share > 0.0 else 0.0  # an objective on a bound splits no bucket
             return Attainment(
                 low=within / total,
                 likely=(within + share * count) / total,
-                high=(within + count) / total,
+                high=(within + inside) / total,
             )
         within += count
         lower_s = bound_s
-    return Attainment(low=within / total, likely=within / total, high=1.0)
+    beyond = latency.counts[-1] if objective_s > lower_s else 0.0
+    return Attainment(low=within / total, likely=within / total, high=(within + beyond) / total)
 
 
 def objective(at: Situation, signal: Signal) -> tuple[Latency, float] | None:
@@ -206,7 +213,8 @@ def _latency(at: Situation, signal: Signal) -> Proposal | None:
     Near the objective the pessimistic end counts: with ``high`` below the target the miss is sure;
     with only ``low``
     below it, the interpolated value decides.  While replicas are on their way, or the last step has
-    not had time to show in the window, the answer is the present count.
+    not had time to show in the window, the answer is the present count.  Replicas that are
+    stuck were asked for already, and no count beyond ``relief`` is asked for.
     """
     found = objective(at, signal)
     if found is None:
@@ -217,12 +225,12 @@ def _latency(at: Situation, signal: Signal) -> Proposal | None:
     missed = share.high < target or (share.low < target and share.likely < target)
     replicas = 0
     if missed:
-        replicas = at.wanted
+        replicas = min(at.wanted, relief(at))
         settled_s = at.forecast.lead_s + latency.window_s
         last_s = at.latency_step_at_s
         if at.coming == 0 and (last_s is None or at.now_s - last_s >= settled_s):
             step = math.ceil(at.config.signals.latency_step_ratio * max(at.ready, 1))
-            replicas = at.wanted + step
+            replicas = max(replicas, min(at.wanted - at.stuck + step, relief(at)))
     return Proposal(
         signal=signal,
         replicas=replicas,
@@ -234,6 +242,20 @@ def _latency(at: Situation, signal: Signal) -> Proposal | None:
             ("attainment_target_ratio", target),
         ),
     )
+
+
+def relief(at: Situation) -> int:
+    """The count beyond which more replicas do not shorten latency, so far as is known.
+
+    There the replicas are at most half busy even at the dear end of the capacity's interval, and no
+    request waits or was preempted: what remains is the length of the prompts and of a step.  An
+    objective that these exceed would otherwise drive the count to its maximum and keep it there.
+    """
+    if _felt(at):
+        return _UNLIMITED
+    dear = at.capacity.request_cost_high_s / at.capacity.request_cost_s
+    busy = _RELIEF_LOAD_FACTOR * at.load * dear
+    return max(replicas_for(busy, at.capacity, at.config.capacity), 1)
 
 
 def _gpu(at: Situation) -> Proposal | None:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from scaler.core.config import FreshnessConfig
-from scaler.core.model import Blindness, NoData, Observation, Signal
+from scaler.core.model import Blindness, Cause, NoData, Observation, Signal
+
+COVERAGE_FULL_RATIO = 0.999  # below it a replica is missing, in any fleet up to 1000
 
 Seen = tuple[tuple[Signal, float], ...]
 
@@ -13,7 +15,8 @@ class Sight:
     """Blindness of one observation.
 
     ``engines`` is False when neither the queue nor the work counters could be read: nothing is
-    known of the load.  ``lost`` counts signals that were there lately and are not now.
+    known of the load.  ``lost`` counts signals that were there lately and are not now, or cover a
+    part of the replicas only: what is not seen may be where the load is.
     """
 
     engines: bool
@@ -36,11 +39,31 @@ def look(observation: Observation, seen: Seen, config: FreshnessConfig) -> Sight
         seen_at_s = last.get(signal)
         if seen_at_s is not None and now_s - seen_at_s <= config.expect_s:
             lost += 1
+    partial = _partial(observation)
+    blind += partial
+    lost += len(partial)
     missing = [isinstance(value, NoData) for value in (observation.queue, observation.work)]
     engines = not all(missing)
     if any(missing) and lost == 0:
         lost = 1  # never seen yet, and nothing may be lowered without it
     return Sight(engines=engines, blind=tuple(blind), lost=lost, seen=tuple(last.items()))
+
+
+def _partial(observation: Observation) -> list[Blindness]:
+    """The sums over replicas that some ready replica is missing from.
+
+    Means and percentiles of the others stand for it; a sum without it is too small.
+    """
+    sums = ((Signal.WORK, observation.work), (Signal.QUEUE, observation.queue))
+    return [
+        Blindness(
+            signal=signal,
+            cause=Cause.PARTIAL,
+            detail=f"covers {value.coverage_ratio:.0%} of the ready replicas",
+        )
+        for signal, value in sums
+        if not isinstance(value, NoData) and value.coverage_ratio < COVERAGE_FULL_RATIO
+    ]
 
 
 def _signals(observation: Observation) -> tuple[tuple[Signal, object], ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from scaler.core.capacity import replicas_for
 from scaler.core.config import HoldDownConfig, PolicyConfig
 from scaler.core.model import NoData, Proposal, Signal, Stage, Step, Terms
-from scaler.core.proposals import Situation, attainment, objective
+from scaler.core.proposals import Situation, attainment, objective, relief
 from scaler.core.window import Peaks, highest, push_peak
 
 Steps = tuple[Step, ...]
@@ -44,12 +44,19 @@ def keep(steps: Steps, at: Situation) -> Steps:
 
 
 def veto(steps: Steps, at: Situation) -> Steps:
-    """Not fewer than now while GPUs are busy without a reason, or latency is near its objective."""
+    """Not fewer than now while GPUs are busy without a reason, or latency is near its objective.
+
+    Latency counts up to the count at which load can have no part in it: long prompts on idle
+    replicas must not hold a fleet at its peak for good.
+    """
     if count_of(steps) >= at.wanted:
         return steps
-    terms = _unexplained_gpu(at) or _near_objective(at, Signal.TTFT)
-    terms = terms or _near_objective(at, Signal.ITL)
-    return then(steps, Stage.VETO, at.wanted, terms) if terms else steps
+    terms = _unexplained_gpu(at)
+    if terms:
+        return then(steps, Stage.VETO, at.wanted, terms)
+    terms = _near_objective(at, Signal.TTFT) or _near_objective(at, Signal.ITL)
+    replicas = max(count_of(steps), min(at.wanted, relief(at)))
+    return then(steps, Stage.VETO, replicas, terms) if terms else steps
 
 
 def _unexplained_gpu(at: Situation) -> Terms:
@@ -126,7 +133,7 @@ def bound(steps: Steps, *, low: int, high: int) -> Steps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The tighter of the configured and the ScaledObject's bounds."""
+    """Least and greatest count a target may have."""
 
     low: int
     high: int
@@ -136,4 +143,4 @@ def limits(config: PolicyConfig, replicas_min: int | None, replicas_max: int | N
     """Bounds to apply: the object's own where they are known, else the configured ones."""
     low = config.bounds.replicas_min if replicas_min is None else replicas_min
     high = config.bounds.replicas_max if replicas_max is None else replicas_max
-    return Limits(low=low, high=max(high, 1))
+    return Limits(low=max(low, 0), high=max(high, 1))
