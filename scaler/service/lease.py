@@ -94,6 +94,8 @@ class LeaseElector:
         self._on_change = on_change
         self._sleep = sleep
         self._sight: _Sight | None = None
+        self._absent_since_s = float("inf")  # the Lease was first found to be absent
+        self._absent_at_s = float("-inf")  # and last
         self._until_s = float("-inf")  # leading up to here
         self._leads = False  # what was told last
 
@@ -121,6 +123,7 @@ class LeaseElector:
 
     async def step(self) -> bool:
         """One attempt to take or renew; True if this candidate leads by it.  Never raises."""
+        self._tell()  # a term that has run out is over, even if the next begins now
         try:
             async with asyncio.timeout(self._times.renew_s):
                 renewed = await self._take_or_renew()
@@ -147,7 +150,7 @@ class LeaseElector:
             _log.warning("lease_not_released", lease=self._path, error=str(error) or "no answer")
 
     async def _take_or_renew(self) -> bool:
-        """The leader renews what it knows; everybody else, and a leader in conflict, looks first."""
+        """The leader renews what it knows; all others, and a leader in conflict, look first."""
         if self.is_leader and self._sight is not None:
             try:
                 return await self._hold(self._sight)
@@ -155,11 +158,12 @@ class LeaseElector:
                 if error.status not in {HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND}:
                     raise
         sight = await self._look()
-        if sight is None:
-            return await self._create()
-        if not self._may_take(sight):
+        free = self._may_create() if sight is None else self._may_take(sight)
+        if not free:
             self._step_down()
             return False
+        if sight is None:
+            return await self._create()
         try:
             return await self._hold(sight)
         except KubeError as error:
@@ -168,18 +172,33 @@ class LeaseElector:
             return False  # another was faster
 
     async def _look(self) -> _Sight | None:
-        """Read the Lease; None when there is none and one may be created.
-
-        A Lease that was deleted under a living holder is still his until he must have given up.
-        """
+        """Read the Lease; None when there is none."""
         try:
             body = await self._client.get(self._path)
         except KubeError as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
-            before = self._sight
-            return before if before is not None and not self._may_take(before) else None
+            self._missed()
+            return None
         return self._saw(body)
+
+    def _missed(self) -> None:
+        """Count the absence of the Lease, anew if it may have been there since the last look."""
+        now_s = self._clock.now_s()
+        if now_s - self._absent_at_s > self._times.renew_s:
+            self._absent_since_s = now_s
+        self._absent_at_s = now_s
+
+    def _may_create(self) -> bool:
+        """Whether a Lease that is not there may be made.
+
+        Somebody may lead under a Lease that was deleted, so all but the leader wait for as long as
+        they would under one that is not renewed.  Only who has never seen it creates it at once:
+        that is a new installation.  (So deletions are safe unless the Lease is made and deleted
+        again between two looks, or a daemon starts just then; nobody deletes it in operation.)
+        """
+        waited_s = self._absent_at_s - self._absent_since_s
+        return self._sight is None or self.is_leader or waited_s >= self._times.duration_s
 
     def _saw(self, body: bytes) -> _Sight:
         lease: dict[str, Any] = msgspec.json.decode(body, type=dict)
@@ -187,6 +206,7 @@ class LeaseElector:
         before = self._sight
         same = before is not None and before.spec == spec
         since_s = before.since_s if before is not None and same else self._clock.now_s()
+        self._absent_at_s = float("-inf")
         self._sight = _Sight(lease=lease, spec=spec, since_s=since_s)
         return self._sight
 

@@ -8,6 +8,7 @@ from scaler.signals.kube.records import (
     Selector,
     TriggerId,
     Workload,
+    place_of,
 )
 from scaler.signals.samples import TargetRef
 
@@ -39,13 +40,13 @@ class Catalogue:
         """Find all targets anew; the keys of those that came or went."""
         objects = tuple(objects)
         self.triggers = {trigger.id: trigger for one in objects for trigger in one.triggers}
-        self.limits = {one.scale_target.key: one for one in objects}
+        self.limits = {place_of(one.scale_target): one for one in objects}
         followed = [
             *wanted,
             *self.advisory(),
             *(trigger.target for trigger in self.triggers.values()),
         ]
-        before, self.targets = self.targets, {target.key: target for target in followed}
+        before, self.targets = self.targets, {place_of(target): target for target in followed}
         return frozenset(before.keys() ^ self.targets.keys())
 
     def selectors(self) -> dict[str, tuple[str, Selector]]:
@@ -59,7 +60,7 @@ class Catalogue:
 
 def key_of(workload: Workload) -> str:
     """The target key of a workload."""
-    return _ref(workload).key
+    return place_of(_ref(workload))
 
 
 def _ref(workload: Workload) -> TargetRef:

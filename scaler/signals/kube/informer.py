@@ -207,6 +207,10 @@ class Informer(Generic[Record]):
                     self._proved()
                     self._apply(line)
                 self._proved()  # an orderly end says that nothing else has happened
+            except KubeError as error:
+                if not isinstance(error.__cause__, TimeoutError):
+                    self._proved()  # and so does a cut: only silence may have been going on
+                raise
             finally:
                 self.health = Health.BROKEN
 

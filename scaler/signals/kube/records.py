@@ -14,6 +14,11 @@ from scaler.signals.samples import PodRef, TargetRef
 Pairs: TypeAlias = tuple[tuple[str, str], ...]  # labels, metadata: sorted by key
 
 
+def place_of(target: TargetRef) -> str:
+    """``namespace/kind/name``: a workload's identity here, whatever model is asked of it."""
+    return f"{target.namespace}/{target.kind}/{target.name}"
+
+
 class TriggerType(StrEnum):
     """The two trigger types of KEDA that call an external scaler."""
 

@@ -15,7 +15,7 @@ from scaler.core.model import Cause, NoData
 from scaler.signals.kube.client import KubeClient, KubeError
 from scaler.signals.kube.informer import Pacing
 from scaler.signals.kube.parse import scale_record
-from scaler.signals.kube.records import Workload
+from scaler.signals.kube.records import Workload, place_of
 from scaler.signals.samples import TargetRef
 
 _log = structlog.get_logger(__name__)
@@ -62,7 +62,7 @@ class ScalePoller:
 
     def follow(self, targets: Iterable[TargetRef]) -> None:
         """Ask for these targets from now on, and forget the others."""
-        wanted = {target.key: target for target in targets if target.kind in self._kinds}
+        wanted = {place_of(target): target for target in targets if target.kind in self._kinds}
         if wanted.keys() - self._targets.keys():
             self._more.set()
         self._targets = wanted
@@ -73,11 +73,13 @@ class ScalePoller:
         """The workload and when it was right, or why nothing is known."""
         if target.kind not in self._kinds:
             return NoData(cause=Cause.UNSUPPORTED, detail=f"kind {target.kind} is not listed")
-        fault = self._faults.get(target.key)
-        found = self._found.get(target.key)
+        fault = self._faults.get(place_of(target))
+        found = self._found.get(place_of(target))
         if found is not None and now_s - found[1] <= self._stale_after_s:
             return found
-        return fault or NoData(cause=Cause.NEVER, detail=f"{target.key} was not asked for yet")
+        return fault or NoData(
+            cause=Cause.NEVER, detail=f"{place_of(target)} was not asked for yet"
+        )
 
     async def run(self) -> None:
         """Ask until cancelled; a new target is asked for at once."""
@@ -101,18 +103,18 @@ class ScalePoller:
         except (KubeError, msgspec.DecodeError, ValueError) as error:
             self._failed(target, error)
             return
-        self._faults.pop(target.key, None)
-        before = self._found[target.key][0] if target.key in self._found else None
-        self._found[target.key] = workload, self._pacing.now_s()
+        self._faults.pop(place_of(target), None)
+        before = self._found[place_of(target)][0] if place_of(target) in self._found else None
+        self._found[place_of(target)] = workload, self._pacing.now_s()
         if before != workload:
-            self._changed(target.key, before, workload)
+            self._changed(place_of(target), before, workload)
 
     def _failed(self, target: TargetRef, error: Exception) -> None:
         """Keep what is known, except of a target that is gone."""
         gone = isinstance(error, KubeError) and error.status == HTTPStatus.NOT_FOUND
-        if gone and target.key in self._found:
-            self._changed(target.key, self._found.pop(target.key)[0], None)
-        if target.key not in self._faults:  # once, not at every attempt
-            _log.warning("kubernetes_scale_unreadable", target=target.key, error=str(error))
+        if gone and place_of(target) in self._found:
+            self._changed(place_of(target), self._found.pop(place_of(target))[0], None)
+        if place_of(target) not in self._faults:  # once, not at every attempt
+            _log.warning("kubernetes_scale_unreadable", target=place_of(target), error=str(error))
         cause = Cause.ABSENT if gone else Cause.UNREACHABLE
-        self._faults[target.key] = NoData(cause=cause, detail=str(error))
+        self._faults[place_of(target)] = NoData(cause=cause, detail=str(error))

@@ -51,6 +51,7 @@ from scaler.signals.kube.records import (
     TargetState,
     TriggerId,
     Workload,
+    place_of,
 )
 from scaler.signals.kube.replicas import Nodes, Surroundings, groups_of, nodes_of, state_of
 from scaler.signals.kube.scale import ExtraKind, ScalePoller
@@ -76,7 +77,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What has changed since the last call of a subscriber; targets by ``TargetRef.key``."""
+    """What has changed since the last call of a subscriber; targets by ``place_of``."""
 
     triggers: frozenset[TriggerId]
     targets: frozenset[str]
@@ -174,7 +175,7 @@ class KubernetesView:
 
         Replaces what the last call asked for.
         """
-        wanted = {target.key: target for target in targets}
+        wanted = {place_of(target): target for target in targets}
         if wanted.keys() != self._wanted.keys():
             self._stale_selection = True
             self._settle_soon()
@@ -187,30 +188,30 @@ class KubernetesView:
         ``seen_at_s`` of its last observation gets each of them once.
         """
         now_s = self._pacing.now_s()
-        if ref.key not in self._catalogue.targets:
-            return NoData(cause=Cause.NEVER, detail=f"{ref.key} is not followed yet")
+        if place_of(ref) not in self._catalogue.targets:
+            return NoData(cause=Cause.NEVER, detail=f"{place_of(ref)} is not followed yet")
         found = self._workload(ref, now_s)
         pods = self._feeds.read(Resource.PODS, ref.namespace, now_s)
         if isinstance(found, NoData):
             return found
         if isinstance(pods, NoData):
             return pods
-        limits = self._catalogue.limits.get(ref.key)
+        limits = self._catalogue.limits.get(place_of(ref))
         state = state_of(
             ref,
             found[0],
-            self._membership.pods(ref.key).values(),
+            self._membership.pods(place_of(ref)).values(),
             Surroundings(
                 nodes=self._nodes(now_s),
-                start_up_s=self._starts.since(ref.key, since_s),
+                start_up_s=self._starts.since(place_of(ref), since_s),
                 replicas_min=limits.replicas_min if limits else None,
                 replicas_max=limits.replicas_max if limits else None,
-                key_before=self._capacity_keys.get(ref.key, ""),
+                key_before=self._capacity_keys.get(place_of(ref), ""),
             ),
             seen_at_s=min(found[1], pods[1]),
             now_s=now_s,
         )
-        self._capacity_keys[ref.key] = state.capacity_key
+        self._capacity_keys[place_of(ref)] = state.capacity_key
         return state
 
     def subscribe(self, callback: Callable[[Changes], None]) -> Callable[[], None]:
@@ -260,7 +261,7 @@ class KubernetesView:
         for one in (old, new):
             if one is not None:
                 self._changed_triggers.update(trigger.id for trigger in one.triggers)
-                self._changed_targets.add(one.scale_target.key)
+                self._changed_targets.add(place_of(one.scale_target))
         self._stale_selection = True
         self._settle_soon()
 
@@ -359,9 +360,9 @@ class KubernetesView:
         read = self._feeds.read(WORKLOADS[ref.kind], ref.namespace, now_s)
         if isinstance(read, NoData):
             return read
-        workload = self._catalogue.workloads.get(ref.key)
+        workload = self._catalogue.workloads.get(place_of(ref))
         if workload is None:
-            return NoData(cause=Cause.ABSENT, detail=f"{ref.key} does not exist")
+            return NoData(cause=Cause.ABSENT, detail=f"{place_of(ref)} does not exist")
         return workload, read[1]
 
     def _nodes(self, now_s: float) -> Nodes | None:
