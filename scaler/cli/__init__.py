@@ -1,1 +1,68 @@
+"""The command line: one module per command; arguments -> call -> print.
 
+Exit status: 0 done, 1 the world failed, 2 the user's input is wrong.
+"""
+
+import importlib
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import click
+
+from scaler import __version__
+from scaler.errors import ConfigError, ScalerError, ScenarioError
+
+# Modules are imported when their command is used, so that --help and the daemon stay quick to start.
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "demo": "a simulated fleet, the real daemon, and a stand-in for KEDA and the HPA",
+        "serve": "the daemon: a KEDA external scaler",
+    }
+)
+
+
+class _Lazy(click.Group):
+    """Finds a command in the module of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Names of all commands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command ``cmd_name``, None when there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"scaler.cli.{cmd_name.replace('-', '_')}")
+        command = module.command
+        assert isinstance(command, click.Command), f"{module.__name__} defines no command"
+        return command
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="scaler")
+def cli() -> None:
+    """A KEDA external scaler for vLLM that looks one start-up time ahead.
+
+    Example: scaler serve --config scaler.yaml
+    """
+
+
+def main() -> None:
+    """Entry point of the console script: errors are single lines, never tracebacks."""
+    try:
+        cli(standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except (ConfigError, ScenarioError) as error:
+        for fault in getattr(error, "faults", (str(error),)):
+            click.echo(f"error: {fault}", err=True)
+        sys.exit(2)
+    except ScalerError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)

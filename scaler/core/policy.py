@@ -46,7 +46,7 @@ from scaler.core.stages import (
     veto,
 )
 from scaler.core.start_up import StartUpState, start_up_s, update_start_up
-from scaler.core.window import Peaks
+from scaler.core.window import Peaks, push_peak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +167,9 @@ def _fresh(
         forecast=at.forecast,
     )
     decision = publish(draft)
+    if decision.would_be > count_of(draft.steps):
+        # Rounded up for the HPA's sake: kept like any other count, else the next tick undoes it.
+        peaks = push_peak(peaks, decision.would_be, now_s=now_s, span_s=span_s)
     return decision, replace(
         state,
         demand=demand_state,

@@ -8,7 +8,7 @@ from.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from pydantic import TypeAdapter, ValidationError
@@ -72,7 +72,7 @@ def decode(kind: type[Made], data: bytes) -> Made:
         SignalError: naming the place that is wrong.
     """
     try:
-        made: Made = _adapter(kind).validate_json(data)
+        made: Made = _adapter(cast("Any", kind)).validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the text itself"

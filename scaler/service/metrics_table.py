@@ -305,10 +305,22 @@ PROCESS_METRICS: tuple[ProcessMetric, ...] = (
         meaning="Time in the handler",
     ),
     ProcessMetric(
-        name="source_requests_total",
-        kind="counter",
-        labels=("source", "outcome"),
-        meaning="Requests to sources of metrics",
+        name="source_requests",
+        kind="gauge",
+        labels=("source",),
+        meaning="Requests made to a source since the start, repeated ones included",
+    ),
+    ProcessMetric(
+        name="source_collections",
+        kind="gauge",
+        labels=("source",),
+        meaning="Collections from a source since the start",
+    ),
+    ProcessMetric(
+        name="source_failures",
+        kind="gauge",
+        labels=("source",),
+        meaning="Collections from a source that brought nothing, since the start",
     ),
     ProcessMetric(
         name="source_samples", kind="gauge", labels=("source",), meaning="Samples of the last tick"

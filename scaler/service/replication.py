@@ -107,6 +107,7 @@ class Follower:
         self._leader_address = leader_address
         self._sleep = sleep
         self._have = ""
+        self.serving = False  # a snapshot was taken since this daemon last led
         self.pulls = 0
         self.failures = 0
 
@@ -158,3 +159,4 @@ class Follower:
             self._board.drop(key)
         self._board.publish(answers)
         self._registry.adopt(snapshot.states)
+        self.serving = True

@@ -1,0 +1,336 @@
+"""The daemon: its parts put together, started, reloaded and stopped in order."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from scaler.config import ScalerConfig, config_hash, load
+from scaler.errors import ConfigError
+from scaler.service import checkpoint
+from scaler.service.board import Board
+from scaler.service.build import (
+    addresses,
+    build_client,
+    build_sources,
+    build_view,
+    host_and_port,
+    own_identity,
+    peer_of,
+)
+from scaler.service.clock import Clock, SystemClock
+from scaler.service.cluster import KubeCluster
+from scaler.service.events import EventWriter
+from scaler.service.external_scaler import ExternalScaler
+from scaler.service.history import History
+from scaler.service.identity import key_parser
+from scaler.service.lease import LeaseElector, LeaseTimes
+from scaler.service.loop import Loop, Sink, TickReport
+from scaler.service.news import News
+from scaler.service.records import DecisionLog
+from scaler.service.registry import Registry
+from scaler.service.replication import Follower, Publisher
+from scaler.service.server import ScalerServer
+from scaler.service.telemetry import Telemetry
+from scaler.service.web.app import Parts, make_app
+
+log = structlog.get_logger(__name__)
+
+SWITCH_INTERVAL_S = 0.001  # of the interpreter's lock: worker threads must not delay answers
+RELOAD_EVERY_S = 5.0
+FIRST_SYNC_S = 8.0  # how long the first tick waits for the first lists of Kubernetes
+READY_EVERY_S = 0.25
+_RELOADABLE = ("policy", "profiles", "targets")
+
+
+class Daemon:
+    """All parts of one daemon.  ``config_path`` is watched for changes."""
+
+    def __init__(
+        self, config: ScalerConfig, *, config_path: Path | None = None, clock: Clock | None = None
+    ) -> None:
+        self.config = config
+        self.clock = clock or SystemClock()
+        self.grpc_port = 0
+        self.http_port = 0
+        self._config_path = config_path
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="records")
+        self._client = build_client(config.kubernetes)
+        self._view = (
+            build_view(self._client, config.kubernetes, self.clock) if self._client else None
+        )
+        self.sources = build_sources(config)
+        self.registry = Registry(config, KubeCluster(self._view) if self._view else None)
+        expiry_ticks = config.policy.freshness.decision_expiry_ticks
+        self.board = Board(admit=self.registry.admit, expiry_s=expiry_ticks * config.policy.tick_s)
+        self.telemetry = Telemetry(self.clock)
+        self.history = History()
+        self.publisher = Publisher(self.registry, self.board, self.clock)
+        self._events = self._make_events()
+        self._elector = self._make_elector()
+        self.loop = Loop(
+            registry=self.registry,
+            source=self.sources,
+            cluster=self.registry.cluster,
+            board=self.board,
+            clock=self.clock,
+            sinks=self._sinks(),
+            leads=self.leads,
+        )
+        self._follower = Follower(
+            self.registry, self.board, self.clock, leader_address=self.leader_address
+        )
+        self.servicer = ExternalScaler(
+            board=self.board,
+            parse=key_parser(lambda: self.config),
+            clock=self.clock,
+            observe=lambda method, code, took_s: self.telemetry.observe_call(
+                method, code.name, took_s
+            ),
+        )
+        self._server = ScalerServer(self.servicer, config.grpc, on_fault=self._tell_fault)
+        self._runner: web.AppRunner | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._alive_at_s = self.clock.now_s()
+        self._saved_at_s = self.clock.now_s()
+        self._ticked = False
+
+    def _make_events(self) -> EventWriter | None:
+        if self._client is None or not self.config.kubernetes.events:
+            return None
+        return EventWriter(self._client, self.clock, instance=socket.gethostname())
+
+    def _make_elector(self) -> LeaseElector | None:
+        state = self.config.state
+        if not state.lease_name:
+            return None
+        if self._client is None:
+            raise ConfigError("state.lease_name needs a Kubernetes API: see kubernetes.use")
+        duration_s = state.lease_duration_s
+        times = LeaseTimes(
+            duration_s=duration_s, renew_s=duration_s / 3.0, retry_s=duration_s / 7.5
+        )
+        return LeaseElector(
+            self._client,
+            self.clock,
+            namespace=state.lease_namespace or own_namespace(),
+            name=state.lease_name,
+            identity=own_identity(state.peer_address),
+            times=times,
+        )
+
+    def _sinks(self) -> tuple[Sink, ...]:
+        sinks: list[Sink] = [self.telemetry, self.history, News(self._events), self.publisher, self]
+        if self.config.records.directory:
+            sinks.append(DecisionLog(self.config.records, self._executor))
+        return tuple(sinks)
+
+    def leads(self) -> bool:
+        """Whether this daemon decides: it holds the Lease, or there is none."""
+        return self._elector is None or self._elector.is_leader
+
+    def leader_address(self) -> str:
+        """Where the deciding daemon's HTTP port is; empty while it is this one or nobody."""
+        if self._elector is None or self._elector.is_leader:
+            return ""
+        holder = self._elector.holder
+        return "" if holder == self._elector.identity else peer_of(holder)
+
+    def ready(self) -> bool:
+        """Whether answers are real: a tick was made, or a snapshot pulled."""
+        if self.leads():
+            return self._ticked
+        return self._follower.serving
+
+    def take(self, report: TickReport) -> None:
+        """As the last sink: note progress, sources and the checkpoint."""
+        self._ticked = True
+        for name, outcome in self.sources.outcomes.items():
+            gauges = self.telemetry.gauge
+            gauges("source_samples").labels(name).set(outcome.samples)
+            gauges("source_duration_seconds").labels(name).set(outcome.duration_s)
+            gauges("source_collections").labels(name).set(outcome.collections)
+            gauges("source_failures").labels(name).set(outcome.failures)
+            gauges("source_requests").labels(name).set(outcome.attempts)
+        self.telemetry.gauge("leader").set(float(self.leads()))
+        due_s = self._saved_at_s + self.config.state.checkpoint_every_s
+        if self.config.state.checkpoint_file and report.at_s >= due_s:
+            self._save()
+
+    def _save(self) -> None:
+        """Write the checkpoint; a full disk is said and tried again next time."""
+        self._saved_at_s = self.clock.now_s()
+        try:
+            path = Path(self.config.state.checkpoint_file)
+            checkpoint.save(path, self.registry.states(), self._saved_at_s)
+        except OSError as error:
+            log.warning("checkpoint not written", reason=error.strerror)
+
+    async def start(self) -> None:
+        """Open the ports and begin.
+
+        Raises:
+            ConfigError: when a port is taken or a file named in the configuration is unusable.
+        """
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        self._restore()
+        self.grpc_port = await self._server.start()
+        try:
+            await self._start_http()
+        except BaseException:
+            await self._server.stop()
+            raise
+        if self._view is not None:
+            await self._view.start()
+        self._spawn(self._run_loop(), "loop")
+        self._spawn(self._run_reload(), "reload")
+        self._spawn(self._run_readiness(), "readiness")
+        if self._events is not None:
+            self._spawn(self._events.run(), "events")
+        if self._elector is not None:
+            self._spawn(self._elector.run(), "election")
+            self._spawn(self._follower.run(), "follower")
+        log.info(
+            "started",
+            grpc=self.grpc_port,
+            http=self.http_port,
+            sources=addresses(self.config.sources),
+            kubernetes=self._view is not None,
+            config=config_hash(self.config),
+        )
+
+    def _restore(self) -> None:
+        if not self.config.state.checkpoint_file:
+            return
+        found = checkpoint.restore(Path(self.config.state.checkpoint_file))
+        if found is not None:
+            self.registry.adopt(found.states)
+            age_s = self.clock.now_s() - found.at_s
+            log.info("continues from checkpoint", targets=len(found.states), age_s=round(age_s))
+
+    async def _start_http(self) -> None:
+        parts = Parts(
+            registry=self.registry,
+            telemetry=self.telemetry,
+            history=self.history,
+            publisher=self.publisher,
+            clock=self.clock,
+            ready=self.ready,
+            alive_at_s=lambda: self._alive_at_s,
+            leader_address=self.leader_address,
+        )
+        host, port = host_and_port(self.config.http.address, "http.address")
+        self._runner = web.AppRunner(make_app(parts), access_log=None, shutdown_timeout=2.0)
+        await self._runner.setup()
+        try:
+            site = web.TCPSite(self._runner, host, port, reuse_port=False)
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise ConfigError(
+                f"http.address = {self.config.http.address!r}, cannot be listened on: "
+                f"{error.strerror}"
+            ) from error
+        self.http_port = self._runner.addresses[0][1]
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.create_task(work, name=name))
+
+    async def _run_loop(self) -> None:
+        """The loop, once Kubernetes has been listed or has failed to be."""
+        if self._view is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_SYNC_S):
+                    await self._view.wait_tried()
+        await self.loop.run()
+
+    async def _run_readiness(self) -> None:
+        """Tell the health service, and note that the event loop turns."""
+        serving = False
+        while True:
+            self._alive_at_s = self.clock.now_s()
+            if self.ready() is not serving:
+                serving = not serving
+                await self._server.set_serving(serving=serving)
+            await asyncio.sleep(READY_EVERY_S)
+
+    async def _run_reload(self) -> None:
+        """Take in a changed configuration file; a faulty one is said and left alone."""
+        if self._config_path is None:
+            return
+        stamp = _stamp(self._config_path)
+        while True:
+            await asyncio.sleep(RELOAD_EVERY_S)
+            if (now := _stamp(self._config_path)) != stamp:
+                stamp = now
+                self.reload()
+
+    def reload(self) -> bool:
+        """Read the file again; policy, profiles and targets change, what was learned stays."""
+        outcome = self.telemetry.counter("config_reloads_total")
+        try:
+            fresh = load(self._config_path)
+        except ConfigError as error:
+            outcome.labels("refused").inc()
+            for fault in error.faults:
+                log.warning("configuration not reloaded", fault=fault)
+            return False
+        for name in (field for field in fresh.__slots__ if field not in _RELOADABLE):
+            if getattr(fresh, name) != getattr(self.config, name):
+                log.warning("a restart is needed for this change", setting=name)
+        self.config = fresh
+        self.registry.reconfigure(fresh)
+        self.servicer.forget_parsed()
+        outcome.labels("taken").inc()
+        log.info("configuration reloaded", config=config_hash(fresh))
+        return True
+
+    def _tell_fault(self, fault: str) -> None:
+        log.warning("server", fault=fault)
+
+    async def stop(self) -> None:
+        """End in order: no more calls, no more ticks, the Lease released, the state written."""
+        self.loop.stop()
+        await self._server.stop()
+        if self._events is not None:
+            await self._events.drain(1.0)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._elector is not None:
+            await self._elector.release()
+        if self.config.state.checkpoint_file and self._ticked:
+            self._save()
+        if self._view is not None:
+            await self._view.stop()
+        await self.sources.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._client is not None:
+            await self._client.close()
+        self._executor.shutdown(wait=True)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is written or, as ConfigMaps do, its link is moved."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
+
+
+def own_namespace() -> str:
+    """The daemon's own namespace: of its pod, else ``default``."""
+    path = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8").strip()
+    return os.environ.get("POD_NAMESPACE", "default")

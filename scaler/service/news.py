@@ -1,0 +1,146 @@
+"""What an operator must know: a log line when a decision changes, events for the rest."""
+
+from dataclasses import dataclass
+
+import structlog
+
+from scaler.core.explain import headline
+from scaler.core.model import Decision, Mode, NoData, Verdict
+from scaler.service.board import TriggerKey
+from scaler.service.events import EventReason, EventWriter, Subject
+from scaler.service.loop import TickReport
+from scaler.service.registry import Entry
+
+log = structlog.get_logger("scaler.decision")
+
+_BLIND = (Verdict.HELD, Verdict.FLOORED, Verdict.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Condition:
+    """What was last said of a trigger, so that only changes are said."""
+
+    blind: bool
+    at_max: bool
+    unschedulable: bool
+    forecast_used: bool
+    mode: Mode
+    faults: tuple[str, ...]
+
+
+class News:
+    """Compares each tick with the last and says what is new.  ``events`` is None without an API."""
+
+    def __init__(self, events: EventWriter | None) -> None:
+        self._events = events
+        self._last: dict[TriggerKey, _Condition] = {}
+
+    def take(self, report: TickReport) -> None:
+        """Say what changed in one tick."""
+        for entry in report.changed:
+            if entry.decision is not None:
+                log.info(
+                    headline(entry.decision),
+                    namespace=entry.key.namespace,
+                    target=entry.label,
+                    replicas=entry.decision.would_be,
+                    by=entry.decision.decided_by.value,
+                    mode=entry.policy.mode.value,
+                )
+        for entry in report.entries:
+            self._compare(entry)
+        for key in report.dropped:
+            self._last.pop(key, None)
+
+    def _compare(self, entry: Entry) -> None:
+        now = _condition(entry)
+        before = self._last.get(entry.key)
+        self._last[entry.key] = now
+        if now.faults and (before is None or before.faults != now.faults):
+            log.warning("trigger cannot be used", name=entry.key.name, faults=list(now.faults))
+            self._emit(entry, EventReason.BAD_METADATA, "; ".join(now.faults))
+        if entry.decision is None:
+            return
+        causes = _causes(entry.decision)
+        if now.blind and not (before and before.blind):
+            log.warning("blind", target=entry.label, namespace=entry.key.namespace, causes=causes)
+            self._emit(entry, EventReason.BLIND, f"No data on the load, count is held: {causes}")
+        if before is None:
+            return
+        if before.blind and not now.blind:
+            log.info("sees again", target=entry.label, namespace=entry.key.namespace)
+            self._emit(entry, EventReason.RECOVERED, "The load can be seen again")
+        self._compare_conditions(entry, before, now)
+
+    def _compare_conditions(self, entry: Entry, before: _Condition, now: _Condition) -> None:
+        if now.at_max and not before.at_max:
+            message = "At maxReplicaCount while requests wait: raise the maximum or shed load"
+            self._emit(entry, EventReason.AT_MAX, message)
+        if now.unschedulable and not before.unschedulable:
+            self._emit(entry, EventReason.UNSCHEDULABLE, _shortage(entry))
+        if now.forecast_used != before.forecast_used:
+            reason = EventReason.FORECAST_RESUMED
+            message = "The forecast is better than the last value again"
+            if before.forecast_used:
+                reason = EventReason.FORECAST_DROPPED
+                message = "The forecast is no better than the last value and is not used"
+            log.info(message, target=entry.label, namespace=entry.key.namespace)
+            self._emit(entry, reason, message)
+        if now.mode is not before.mode:
+            self._emit(entry, EventReason.MODE_CHANGED, f"Mode is now {now.mode}")
+
+    def _emit(self, entry: Entry, reason: EventReason, message: str) -> None:
+        """Write an event on the ScaledObject; targets without one have only the log."""
+        if self._events is None or entry.facts is None or not entry.facts.uid:
+            return
+        subject = Subject(
+            api_version="keda.sh/v1alpha1",
+            kind="ScaledObject",
+            namespace=entry.key.namespace,
+            name=entry.key.name,
+            uid=entry.facts.uid,
+        )
+        self._events.emit(subject, reason, message)
+
+
+def _condition(entry: Entry) -> _Condition:
+    decision = entry.decision
+    mode, faults = entry.policy.mode, entry.faults
+    if decision is None:
+        return _Condition(
+            blind=False, at_max=False, unschedulable=False, forecast_used=False,
+            mode=mode, faults=faults,
+        )  # fmt: skip
+    replicas, queue = decision.observation.replicas, decision.observation.queue
+    known = not isinstance(replicas, NoData)
+    waiting = not isinstance(queue, NoData) and queue.requests_waiting > 0.0
+    limit = replicas.replicas_max if not isinstance(replicas, NoData) else None
+    return _Condition(
+        blind=decision.verdict in _BLIND,
+        at_max=limit is not None and decision.would_be >= limit and waiting,
+        unschedulable=known and not isinstance(replicas, NoData) and replicas.unschedulable > 0,
+        forecast_used=decision.forecast is not None and decision.forecast.used,
+        mode=mode,
+        faults=faults,
+    )
+
+
+def _causes(decision: Decision) -> str:
+    """Each cause of blindness once, in the words of the source."""
+    seen = dict.fromkeys(f"{item.cause}: {item.detail}" for item in decision.blind)
+    return "; ".join(list(seen)[:3])
+
+
+def _shortage(entry: Entry) -> str:
+    """GPUs wanted against allocatable, for replicas that cannot be scheduled."""
+    decision = entry.decision
+    replicas = decision.observation.replicas if decision else None
+    if decision is None or replicas is None or isinstance(replicas, NoData):
+        return "Replicas cannot be scheduled"
+    wanted = decision.would_be * replicas.gpus_per_replica
+    allocatable = replicas.gpus_allocatable
+    known = "unknown" if allocatable is None else str(allocatable)
+    return (
+        f"{replicas.unschedulable} replicas cannot be scheduled: "
+        f"{wanted} GPUs wanted, {known} allocatable"
+    )
