@@ -13,7 +13,7 @@ import click
 from scaler import __version__
 from scaler.errors import ConfigError, ScalerError, ScenarioError
 
-# Modules are imported when their command is used, so that --help and the daemon stay quick to start.
+# Modules are imported when their command is used: the daemon stays quick to start.
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "demo": "a simulated fleet, the real daemon, and a stand-in for KEDA and the HPA",
@@ -25,11 +25,11 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
 class _Lazy(click.Group):
     """Finds a command in the module of its name."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+    def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands."""
         return sorted(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command ``cmd_name``, None when there is none."""
         if cmd_name not in COMMANDS:
             return None
