@@ -94,6 +94,11 @@ class ActivityStreams:
             if not followers and self._followers.get(key) is followers:
                 del self._followers[key]
 
+    @property
+    def following(self) -> int:
+        """Followers at present."""
+        return sum(map(len, self._followers.values()))
+
     def close(self) -> None:
         """End all streams, present and to come."""
         self.closed.set()
