@@ -15,122 +15,35 @@ is free for it, *starting* (or *crash-looping*) while it holds the GPU and loads
 """
 
 import heapq
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
-from typing import TypeAlias
+from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from scaler.core.model import Replicas
-from scaler.errors import ScenarioError
-from simulations import engine
+from simulations import engine, request_ring
 from simulations.engine_layout import (
-    Floats,
-    Ints,
     Records,
     allocate,
     clear_slot,
-    grow_ring,
     grow_slots,
 )
-from simulations.replica import Distribution, ReplicaModel, Routing, write_params
+from simulations.fleet_counters import FleetCounters, read_counters
+from simulations.lifecycle import (
+    GpuPool,
+    Phase,
+    ReplicaView,
+    Usage,
+    VictimChoice,
+    back_off_s,
+    replicaset_choice,
+)
+from simulations.replica import ReplicaModel, Routing, write_params
 from simulations.streams import generator, word
 
-BACK_OFF_FIRST_S = 10.0  # the kubelet's, doubling at every restart
-BACK_OFF_MAX_S = 300.0
 RING_FIRST = 1 << 14
 SESSION_TABLE = 1 << 18
-
-
-class RequestStatus(IntEnum):
-    """What became of a request; the values are the kernel's."""
-
-    PENDING = engine.PENDING
-    COMPLETED = engine.COMPLETED
-    REJECTED = (
-        engine.REJECTED
-    )  # by the admission limit, or at the gateway for want of a ready replica
-    CUT = engine.CUT  # by the end of a drain's grace
-    TOO_LONG = engine.TOO_LONG  # longer than max_model_len or the whole KV cache: HTTP 400
-
-
-class Phase(StrEnum):
-    """Where a replica is in its life."""
-
-    PENDING = "pending"  # no GPU free
-    STARTING = "starting"
-    CRASH_LOOPING = "crash_looping"
-    READY = "ready"
-    DRAINING = "draining"
-    GONE = "gone"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplicaView:
-    """What a controller that picks victims sees of one replica."""
-
-    uid: int
-    phase: Phase
-    created_at_s: float
-    ready_at_s: float | None
-    restarts: int
-
-
-VictimOrder: TypeAlias = Callable[[Sequence[ReplicaView]], Sequence[ReplicaView]]
-
-
-def newest_first(replicas: Sequence[ReplicaView]) -> list[ReplicaView]:
-    """Pending, then starting, then ready, the newest first in each: a ReplicaSet's order."""
-    rank = {Phase.PENDING: 0, Phase.CRASH_LOOPING: 1, Phase.STARTING: 1, Phase.READY: 2}
-    return sorted(replicas, key=lambda r: (rank[r.phase], -r.created_at_s, -r.uid))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GpuPool:
-    """GPUs the fleet may use: those there, and those that new nodes may bring.
-
-    ``total`` None is no limit.  A pending replica asks for nodes of ``gpus_per_node`` GPUs while
-    the pool, nodes on their way included, is below ``provisioned_max``; each takes a draw of
-    ``node_provisioning``.
-    """
-
-    total: int | None = None
-    provisioned_max: int = 0
-    gpus_per_node: int = 8
-    node_provisioning: Distribution | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetCounters:
-    """The metrics of every replica that serves (ready or draining), one row each.
-
-    ``values`` has the fields of ``engine_layout.COUNTERS``; the bucket arrays are per bucket, not
-    cumulative, one column more than the bounds of ``engine_layout``.
-    """
-
-    at_s: float
-    uids: Ints
-    draining: npt.NDArray[np.bool_]
-    values: Records
-    ttft_buckets: Ints
-    itl_buckets: Ints
-    e2e_buckets: Ints
-    queue_buckets: Ints
-    iteration_buckets: Ints
-    kv_blocks_usable: int
-    gateway_waiting: int
-    gateway_rejections: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """GPU time up to now: scheduled until gone, times GPUs a replica; pending apart."""
-
-    gpu_hours: float
-    pending_gpu_hours: float
-    replica_hours: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -144,7 +57,6 @@ class _Replica:
     ready_at_s: float | None = None
     restarts: int = 0
     slot: int = -1
-    events: list[float] = field(default_factory=list)
 
     def view(self) -> ReplicaView:
         return ReplicaView(
@@ -178,7 +90,7 @@ class Fleet:
         max_slots: int = 16,
         gateway_rejects: bool = False,
     ) -> None:
-        """An empty fleet at 0 s.  ``max_slots`` is only where the arrays begin; they grow."""
+        """An empty fleet at 0 s; ``max_slots`` is only where the arrays begin, they grow."""
         self.model = model
         self.now_s = 0.0
         self._seed = seed
@@ -220,73 +132,26 @@ class Fleet:
 
         Raises ScenarioError for unsorted arrivals or token counts below 1.
         """
-        arrivals = np.asarray(arrival_at_s, dtype=np.float64)
-        prompts = np.asarray(prompt_tokens, dtype=np.int64)
-        outputs = np.asarray(output_tokens, dtype=np.int64)
-        if arrivals.size == 0:
-            return
-        self._check(arrivals, prompts, outputs)
-        clock = self._state.clock[0]
-        first = int(clock["arrivals_loaded"])
-        held = first + arrivals.size - int(clock["outcomes_taken"])
-        if held > self._state.requests.shape[0]:
-            self._state = grow_ring(self._state, room_for=held)
-            clock = self._state.clock[0]
-        ring = self._state.requests
-        rows = np.zeros(arrivals.size, dtype=ring.dtype)
-        rows["arrival_at_s"] = arrivals
-        rows["prompt_tokens"] = prompts
-        rows["output_tokens"] = outputs
-        if session is not None:
-            rows["session"] = session
-        rows["routed_at_s"] = rows["scheduled_at_s"] = np.nan
-        rows["first_token_at_s"] = rows["finished_at_s"] = np.nan
-        rows["replica_uid"] = -1
-        begin = first & (ring.shape[0] - 1)
-        fitting = min(arrivals.size, ring.shape[0] - begin)
-        ring[begin : begin + fitting] = rows[:fitting]
-        ring[: arrivals.size - fitting] = rows[fitting:]
-        clock["arrivals_loaded"] = first + arrivals.size
-
-    def _check(self, arrivals: Floats, prompts: Ints, outputs: Ints) -> None:
-        clock = self._state.clock[0]
-        ring = self._state.requests
-        last_s = self.now_s
-        if clock["arrivals_loaded"] > clock["arrivals_routed"]:
-            last = int(clock["arrivals_loaded"] - 1) & (ring.shape[0] - 1)
-            last_s = float(ring["arrival_at_s"][last])
-        if arrivals[0] < last_s or np.any(np.diff(arrivals) < 0.0) or not np.isfinite(arrivals[-1]):
-            raise ScenarioError(
-                f"arrival_at_s must ascend from {last_s}, the last arrival loaded or the present"
-            )
-        for name, tokens in (("prompt_tokens", prompts), ("output_tokens", outputs)):
-            if tokens.min() < 1 or tokens.max() > 2**30:
-                raise ScenarioError(
-                    f"{name} = {tokens.min()} .. {tokens.max()}, must be in [1, 2**30]"
-                )
+        self._state = request_ring.append(
+            self._state,
+            now_s=self.now_s,
+            arrival_at_s=np.asarray(arrival_at_s, dtype=np.float64),
+            prompt_tokens=np.asarray(prompt_tokens, dtype=np.int64),
+            output_tokens=np.asarray(output_tokens, dtype=np.int64),
+            session=None if session is None else np.asarray(session, dtype=np.int64),
+        )
 
     def take_outcomes(self) -> Records:
         """The requests that have ended, in order of arrival, up to the first that has not.
 
-        Each is given once, with the fields of ``engine_layout.REQUEST``; times that never came are
-        NaN.  Taking them is what keeps memory bounded.
+        Each is given once, with the fields of ``engine_layout.REQUEST`` and a ``RequestStatus``;
+        times that never came are NaN.  Taking them is what keeps memory bounded.
         """
-        clock = self._state.clock[0]
-        ring = self._state.requests
-        begin = int(clock["outcomes_taken"])
-        ended = engine.count_ended(self._state)
-        first = begin & (ring.shape[0] - 1)
-        fitting = min(ended, ring.shape[0] - first)
-        clock["outcomes_taken"] = begin + ended
-        return np.concatenate((ring[first : first + fitting], ring[: ended - fitting]))
+        return request_ring.take_ended(self._state)
 
     def all_outcomes(self) -> Records:
         """Every loaded request whose outcome was not taken, ended or not, in order of arrival."""
-        clock = self._state.clock[0]
-        ring = self._state.requests
-        live = np.arange(int(clock["outcomes_taken"]), int(clock["arrivals_loaded"]))
-        rows: Records = ring[live & (ring.shape[0] - 1)]
-        return rows
+        return request_ring.untaken(self._state)
 
     @property
     def idle(self) -> bool:
@@ -349,9 +214,9 @@ class Fleet:
     # Replicas
 
     def set_replicas(
-        self, count: int, *, now_s: float, victim_order: VictimOrder = newest_first
+        self, count: int, *, now_s: float, victims: VictimChoice = replicaset_choice
     ) -> None:
-        """Want ``count`` replicas: create them, or end the first ones of ``victim_order``."""
+        """Want ``count`` replicas: create what is missing, or end those that ``victims`` names."""
         assert count >= 0
         assert now_s == self.now_s, "advance the fleet to now_s first"
         self._wanted = count
@@ -360,8 +225,8 @@ class Fleet:
             self._create(now_s)
         excess = len(alive) - count
         if excess > 0:
-            for view in list(victim_order([r.view() for r in alive]))[:excess]:
-                self._end(self._replicas[view.uid], now_s)
+            for uid in victims([r.view() for r in alive], excess, now_s):
+                self._end(self._replicas[uid], now_s)
         self._schedule_pending(now_s)
 
     def start_warm(self, count: int) -> None:
@@ -427,10 +292,9 @@ class Fleet:
     def _end_start(self, replica: _Replica, now_s: float) -> None:
         random = generator(self._seed, "crash", replica.uid, replica.restarts)
         if random.random() < self.model.start_up.crash_ratio:
-            back_off_s = min(BACK_OFF_FIRST_S * 2.0**replica.restarts, BACK_OFF_MAX_S)
             replica.phase = Phase.CRASH_LOOPING
+            self._push(now_s + back_off_s(replica.restarts), _Event.RESTART, replica.uid)
             replica.restarts += 1
-            self._push(now_s + back_off_s, _Event.RESTART, replica.uid)
             return
         self._start_ups.append((now_s, now_s - replica.scheduled_at_s))
         self._make_ready(replica, now_s)
@@ -483,8 +347,6 @@ class Fleet:
             del self._by_slot[replica.slot]
         self._schedule_pending(now_s)
 
-    # What can be seen from outside
-
     def replica_status(self, now_s: float, *, since_s: float) -> Replicas:
         """What the Kubernetes API shows at ``now_s``.
 
@@ -514,21 +376,11 @@ class Fleet:
     def counters(self) -> FleetCounters:
         """The metrics of every replica that serves, as of ``now_s``."""
         serving = [r for r in self._replicas.values() if r.slot >= 0]
-        slots = np.array([r.slot for r in serving], dtype=np.int64)
-        state = self._state
-        return FleetCounters(
+        return read_counters(
+            self._state,
             at_s=self.now_s,
+            slots=np.array([r.slot for r in serving], dtype=np.int64),
             uids=np.array([r.uid for r in serving], dtype=np.int64),
-            draining=np.array([r.phase == Phase.DRAINING for r in serving], dtype=np.bool_),
-            values=state.counters[slots],
-            ttft_buckets=state.ttft_buckets[slots],
-            itl_buckets=state.itl_buckets[slots],
-            e2e_buckets=state.e2e_buckets[slots],
-            queue_buckets=state.queue_buckets[slots],
-            iteration_buckets=state.iteration_buckets[slots],
-            kv_blocks_usable=self.model.kv_blocks - 1,
-            gateway_waiting=int(state.clock["gateway_waiting"][0]),
-            gateway_rejections=int(state.clock["gateway_rejections"][0]),
         )
 
     def usage(self) -> Usage:

@@ -139,8 +139,8 @@ REQUEST = np.dtype(
         ("generated_tokens", "i4"),
         ("cached_tokens", "i4"),
         ("replica_uid", "i4"),
-        ("preemptions", "i2"),
-        ("status", "i1"),
+        ("preemptions", "i4"),
+        ("status", "i4"),  # wide enough to leave no padding, whose bytes would be anything
     ],
     align=True,
 )

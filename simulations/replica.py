@@ -1,13 +1,22 @@
 """The model of one vLLM replica: step time, limits, prefix cache, start-up and drain."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import IntEnum, StrEnum
 
 import numpy as np
 
 from scaler.errors import ScenarioError
 from simulations.engine_layout import State
+
+SHORTEST_STEP_S = 1e-6
+SLOT_LIMIT = 1 << 16  # the kernel packs a slot into 16 bits
+
+
+def _require(key: str, value: float, *, low: float, high: float) -> None:
+    """Raise ScenarioError unless ``low <= value <= high``."""
+    if not low <= value <= high:
+        raise ScenarioError(f"{key} = {value}, must be in [{low:g}, {high:g}]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +46,17 @@ class StepTime:
     prefill_per_token_s: float
     prefill_attention_s: float
 
+    def __post_init__(self) -> None:
+        """Raise ScenarioError for a term out of its range."""
+        for field_ in fields(self):
+            _require(f"step.{field_.name}", getattr(self, field_.name), low=0.0, high=100.0)
+        for base in ("decode_base_s", "mixed_base_s"):
+            if self.overhead_s + getattr(self, base) < SHORTEST_STEP_S:
+                raise ScenarioError(
+                    f"step.{base} = {getattr(self, base)}, must be at least {SHORTEST_STEP_S}"
+                    " together with step.overhead_s"
+                )
+
 
 class DistributionKind(StrEnum):
     """Families a duration may be drawn from."""
@@ -52,6 +72,19 @@ class Distribution:
 
     kind: DistributionKind
     values_s: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Raise ScenarioError for what is no duration."""
+        if not self.values_s:
+            raise ScenarioError("values_s is empty, must hold at least one duration")
+        for value in self.values_s:
+            _require("duration_s", value, low=0.0, high=86400.0)
+        if self.kind == DistributionKind.LOGNORMAL:
+            median_s, p95_s = self.values_s
+            if not 0.0 < median_s < p95_s:
+                raise ScenarioError(
+                    f"median_s, p95_s = {median_s}, {p95_s}, must be 0 < median < p95"
+                )
 
     def draw_s(self, random: np.random.Generator) -> float:
         """One duration.  Of a lognormal, sigma = ln(p95 / median) / 1.645."""
@@ -90,6 +123,10 @@ class StartUp:
     compile: Distribution = field(default_factory=lambda: constant(60.0))
     crash_ratio: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Raise ScenarioError for a ratio that would never let a replica start."""
+        _require("start_up.crash_ratio", self.crash_ratio, low=0.0, high=0.99)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefixCache:
@@ -101,6 +138,10 @@ class PrefixCache:
 
     hit_ratio: float = 0.0
     per_session: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ScenarioError for a share that is none."""
+        _require("prefix_cache.hit_ratio", self.hit_ratio, low=0.0, high=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +170,33 @@ class ReplicaModel:
     gpus_per_replica: int = 1
     start_up: StartUp = field(default_factory=StartUp)
     drain_grace_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        """Raise ScenarioError for a limit out of its range."""
+        for key, low, high in (
+            ("kv_blocks", 2, 1 << 40),
+            ("block_size", 1, 1024),
+            ("max_num_seqs", 1, SLOT_LIMIT - 1),
+            ("max_num_batched_tokens", 1, 1 << 30),
+            ("max_model_len", 1, 1 << 30),
+            ("max_num_queued_reqs", 0, 1 << 30),
+            ("watermark_ratio", 0.0, 0.5),
+            ("gpus_per_replica", 1, 1024),
+            ("drain_grace_s", 0.0, 86400.0),
+        ):
+            _require(key, getattr(self, key), low=low, high=high)
+        if self.block_size & (self.block_size - 1):
+            raise ScenarioError(f"block_size = {self.block_size}, must be a power of two")
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ScenarioError(
+                f"max_num_batched_tokens = {self.max_num_batched_tokens}, must be at least"
+                f" max_num_seqs, {self.max_num_seqs}"
+            )
+        if self.prefix_cache.per_session and not self.scheduler_reserve_full_isl:
+            # A hit that is evicted while its request waits would change what fits.
+            raise ScenarioError(
+                "prefix_cache.per_session = true, must go with scheduler_reserve_full_isl = true"
+            )
 
     @property
     def kv_capacity_tokens(self) -> int:
@@ -170,33 +238,3 @@ def write_params(model: ReplicaModel, state: State, *, routing: Routing, seed_wo
     params["request_tokens_max"] = min(model.max_model_len, model.kv_capacity_tokens)
     params["routing"] = int(routing)
     params["seed"] = seed_word
-
-
-# Llama 3.1 70B on four H100 at TP4: a first set of round numbers, replaced by the fitted presets.
-PRESETS = {
-    "llama-3.1-70b-h100-tp4": ReplicaModel(
-        name="llama-3.1-70b-h100-tp4",
-        step=StepTime(
-            overhead_s=0.002,
-            decode_base_s=0.020,
-            decode_per_seq_s=1.2e-4,
-            decode_per_kv_token_s=2.0e-8,
-            mixed_base_s=0.020,
-            mixed_per_seq_s=1.2e-4,
-            mixed_per_kv_token_s=3.0e-8,
-            prefill_per_token_s=1.0e-4,
-            prefill_attention_s=1.0e-9,
-        ),
-        kv_blocks=27_000,
-        gpus_per_replica=4,
-    ),
-}
-
-
-def load_replica_model(path_or_name: str) -> ReplicaModel:
-    """A preset by its name.  Raises ScenarioError if there is none of that name."""
-    if path_or_name not in PRESETS:
-        raise ScenarioError(
-            f"replica_model = {path_or_name}, must be a file or one of {', '.join(sorted(PRESETS))}"
-        )
-    return PRESETS[path_or_name]

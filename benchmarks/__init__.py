@@ -1,0 +1,1 @@
+"""Benchmarks and fits: each module prints what it measured."""

@@ -1,0 +1,158 @@
+"""Step-time coefficients from measurements, by relative least squares without negative terms."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from simulations.replica import StepTime
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """Coefficients by term, and the errors of the fit relative to each measurement."""
+
+    coefficients: tuple[float, ...]
+    error_mean_ratio: float  # MAPE
+    error_p90_ratio: float
+    rows: int
+
+
+def fit_relative(terms: Sequence[Floats], measured: Floats) -> Fit:
+    """Non-negative coefficients x that minimise sum(((terms . x - measured) / measured)^2).
+
+    With at most eight terms every set of terms kept above zero is tried and the best one whose
+    plain least-squares solution is non-negative wins, which is the exact solution.
+    """
+    assert len(terms) <= 8, "every subset of terms is tried"
+    design = np.column_stack(terms) / measured[:, None]
+    ones = np.ones(measured.size)
+    best = np.zeros(len(terms))
+    best_loss = np.inf
+    for size in range(1, len(terms) + 1):
+        for kept in itertools.combinations(range(len(terms)), size):
+            part, *_ = np.linalg.lstsq(design[:, kept], ones, rcond=None)
+            if np.any(part < 0.0):
+                continue
+            loss = float(np.sum((design[:, kept] @ part - ones) ** 2))
+            if loss < best_loss * (1.0 - 1e-12):
+                best_loss = loss
+                best = np.zeros(len(terms))
+                best[list(kept)] = part
+    errors = np.abs(design @ best - ones)
+    return Fit(
+        coefficients=tuple(best.tolist()),
+        error_mean_ratio=float(errors.mean()),
+        error_p90_ratio=float(np.quantile(errors, 0.9)),
+        rows=measured.size,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileFit:
+    """A step model from measured engine steps, without the per-step overhead."""
+
+    step: StepTime
+    decode: Fit
+    mixed: Fit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Measured steps: a prefill chunk after its context, and decoding sequences with theirs."""
+
+    prefill_tokens: Floats
+    prefill_context_tokens: Floats
+    decode_seqs: Floats
+    decode_kv_tokens: Floats
+    step_s: Floats
+
+    def pick(self, which: npt.NDArray[np.bool_]) -> "Profile":
+        """The steps of a mask."""
+        return Profile(
+            prefill_tokens=self.prefill_tokens[which],
+            prefill_context_tokens=self.prefill_context_tokens[which],
+            decode_seqs=self.decode_seqs[which],
+            decode_kv_tokens=self.decode_kv_tokens[which],
+            step_s=self.step_s[which],
+        )
+
+
+def fit_profile(profile: Profile, *, overhead_s: float = 0.0) -> ProfileFit:
+    """Fit decode-only steps and steps with prefill apart, in the terms of ``StepTime``."""
+    decodes = profile.pick(profile.prefill_tokens == 0)
+    mixed = profile.pick(profile.prefill_tokens > 0)
+    decode_fit = fit_relative(
+        [np.ones(decodes.step_s.size), decodes.decode_seqs, decodes.decode_kv_tokens],
+        decodes.step_s,
+    )
+    tokens = mixed.prefill_tokens
+    mixed_fit = fit_relative(
+        [
+            np.ones(mixed.step_s.size),
+            mixed.decode_seqs,
+            mixed.decode_kv_tokens,
+            tokens,
+            tokens * (mixed.prefill_context_tokens + tokens / 2.0),
+        ],
+        mixed.step_s,
+    )
+    base_s, per_seq_s, per_kv_s = decode_fit.coefficients
+    mixed_base_s, mixed_seq_s, mixed_kv_s, token_s, attention_s = mixed_fit.coefficients
+    step = StepTime(
+        overhead_s=overhead_s,
+        decode_base_s=base_s,
+        decode_per_seq_s=per_seq_s,
+        decode_per_kv_token_s=per_kv_s,
+        mixed_base_s=mixed_base_s,
+        mixed_per_seq_s=mixed_seq_s,
+        mixed_per_kv_token_s=mixed_kv_s,
+        prefill_per_token_s=token_s,
+        prefill_attention_s=attention_s,
+    )
+    return ProfileFit(step=step, decode=decode_fit, mixed=mixed_fit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SteadyStates:
+    """Mean time per output token at a fixed number of concurrent requests of one size."""
+
+    concurrency: Floats
+    prompt_tokens: Floats
+    output_tokens: Floats
+    tpot_s: Floats
+
+
+def fit_steady_states(measured: SteadyStates) -> tuple[StepTime, Fit]:
+    """A step model from steady states.
+
+    B requests decode at a context of ``prompt + output / 2`` on average, and in the time of one
+    step ``B / output`` of a prompt is computed, so
+
+        tpot = base + per_seq * B + per_kv * B * (prompt + output / 2)
+               + per_prefill_token * B * prompt / output.
+
+    What a decode costs in a mixed step cannot be told from these, so it is the same.
+    """
+    batch, prompt, output = measured.concurrency, measured.prompt_tokens, measured.output_tokens
+    fit = fit_relative(
+        [np.ones(batch.size), batch, batch * (prompt + output / 2.0), batch * prompt / output],
+        measured.tpot_s,
+    )
+    base_s, per_seq_s, per_kv_s, token_s = fit.coefficients
+    step = StepTime(
+        overhead_s=0.0,
+        decode_base_s=base_s,
+        decode_per_seq_s=per_seq_s,
+        decode_per_kv_token_s=per_kv_s,
+        mixed_base_s=base_s,
+        mixed_per_seq_s=per_seq_s,
+        mixed_per_kv_token_s=per_kv_s,
+        prefill_per_token_s=token_s,
+        prefill_attention_s=0.0,
+    )
+    return step, fit

@@ -1,0 +1,103 @@
+"""The ring of requests that a fleet holds: appended in order of arrival, taken once they ended."""
+
+from enum import IntEnum
+
+import numpy as np
+
+from scaler.errors import ScenarioError
+from simulations import engine
+from simulations.engine_layout import REQUEST, Floats, Ints, Records, State, grow_ring
+
+TOKENS_MAX = 2**30
+
+
+class RequestStatus(IntEnum):
+    """What became of a request; the values are the kernel's."""
+
+    PENDING = engine.PENDING
+    COMPLETED = engine.COMPLETED
+    REJECTED = (
+        engine.REJECTED
+    )  # by the admission limit, or at the gateway for want of a ready replica
+    CUT = engine.CUT  # by the end of a drain's grace
+    TOO_LONG = engine.TOO_LONG  # longer than max_model_len or the whole KV cache: HTTP 400
+
+
+def append(
+    state: State,
+    *,
+    now_s: float,
+    arrival_at_s: Floats,
+    prompt_tokens: Ints,
+    output_tokens: Ints,
+    session: Ints | None,
+) -> State:
+    """The state with these requests behind those it has; the ring grows where it must.
+
+    Raises ScenarioError for arrivals that do not ascend and for token counts out of range.
+    """
+    count = arrival_at_s.size
+    if count == 0:
+        return state
+    _check_order(state, arrival_at_s, now_s=now_s)
+    _check_tokens("prompt_tokens", prompt_tokens)
+    _check_tokens("output_tokens", output_tokens)
+    first = int(state.clock["arrivals_loaded"][0])
+    held = first + count - int(state.clock["outcomes_taken"][0])
+    if held > state.requests.shape[0]:
+        state = grow_ring(state, room_for=held)
+    rows = np.zeros(count, dtype=REQUEST)
+    rows["arrival_at_s"] = arrival_at_s
+    rows["prompt_tokens"] = prompt_tokens
+    rows["output_tokens"] = output_tokens
+    if session is not None:
+        rows["session"] = session
+    for name in ("routed_at_s", "scheduled_at_s", "first_token_at_s", "finished_at_s"):
+        rows[name] = np.nan
+    rows["replica_uid"] = -1
+    ring = state.requests
+    begin = first & (ring.shape[0] - 1)
+    fitting = min(count, ring.shape[0] - begin)
+    ring[begin : begin + fitting] = rows[:fitting]
+    ring[: count - fitting] = rows[fitting:]
+    state.clock["arrivals_loaded"] = first + count
+    return state
+
+
+def _check_order(state: State, arrival_at_s: Floats, *, now_s: float) -> None:
+    last_s = now_s
+    loaded = int(state.clock["arrivals_loaded"][0])
+    if loaded > int(state.clock["arrivals_routed"][0]):
+        last_s = float(state.requests["arrival_at_s"][(loaded - 1) & (state.requests.shape[0] - 1)])
+    ascending = arrival_at_s[0] >= last_s and bool(np.all(np.diff(arrival_at_s) >= 0.0))
+    if not ascending or not np.isfinite(arrival_at_s[-1]):
+        raise ScenarioError(
+            f"arrival_at_s = {arrival_at_s[0]} .., must ascend from {last_s} and be finite"
+        )
+
+
+def _check_tokens(name: str, tokens: Ints) -> None:
+    if tokens.min() < 1 or tokens.max() > TOKENS_MAX:
+        raise ScenarioError(
+            f"{name} = {tokens.min()} .. {tokens.max()}, must be in [1, {TOKENS_MAX}]"
+        )
+
+
+def take_ended(state: State) -> Records:
+    """Copies of the rows that ended, up to the first that has not; the ring forgets them."""
+    ring = state.requests
+    begin = int(state.clock["outcomes_taken"][0])
+    ended = engine.count_ended(state)
+    first = begin & (ring.shape[0] - 1)
+    fitting = min(ended, ring.shape[0] - first)
+    state.clock["outcomes_taken"] = begin + ended
+    return np.concatenate((ring[first : first + fitting], ring[: ended - fitting]))
+
+
+def untaken(state: State) -> Records:
+    """Copies of all rows from the first that was not taken, ended or not."""
+    ring = state.requests
+    clock = state.clock[0]
+    live = np.arange(int(clock["outcomes_taken"]), int(clock["arrivals_loaded"]))
+    rows: Records = ring[live & (ring.shape[0] - 1)]
+    return rows
