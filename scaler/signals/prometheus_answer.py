@@ -6,20 +6,26 @@ millisecond, so that the event loop answers gRPC calls while an answer is read.
 """
 
 import math
+import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import msgspec
 
 from scaler.core.model import Cause
 from scaler.signals.faults import SourceError, brief
-from scaler.signals.prometheus_http import Reply
+from scaler.signals.prometheus_http import Body, Reply
 
-SLICE_ROWS = 200  # about a millisecond of decoding and of what the reader does with the rows
+_SLICE_BYTES = 32 * 1024  # some 200 rows: a millisecond of decoding and of what a reader does
+_SLICE_ROWS = 200
 _PAUSE_S = 0.0002  # enough for a waiting thread to be woken and to take the lock
+_RESULT = b'"result":['
+_BOUNDARY = b'},{"metric"'
+_SLICE_PATH = re.compile(r"`\$\[(\d+)\]")
 _LINT = "PromQL info"  # remarks about the text of a query, not about the data
 
 _one_at_a_time = threading.Lock()
@@ -75,18 +81,23 @@ class _MatrixRow(msgspec.Struct):
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
-_vector_row = msgspec.json.Decoder(_VectorRow)
-_matrix_row = msgspec.json.Decoder(_MatrixRow)
+_vector_rows = msgspec.json.Decoder(list[_VectorRow])
+_matrix_rows = msgspec.json.Decoder(list[_MatrixRow])
 _number = msgspec.json.Decoder(float)
 _text = msgspec.json.Decoder(str)
 
 
 class Answer:
-    """An opened answer: its notes, and its rows on demand."""
+    """An opened answer: its notes, and its rows on demand.
 
-    def __init__(self, envelope: _Envelope) -> None:
+    ``early`` is where the body has all rows but the last, which the envelope holds.
+    """
+
+    def __init__(self, envelope: _Envelope, body: Body, early: range) -> None:
         assert envelope.data is not None, "only answers with data are opened"
         self._data = envelope.data
+        self._body = body
+        self._early = early
         self.notes = _notes(envelope)
 
     def cells(self) -> Iterator[Cell]:
@@ -99,7 +110,7 @@ class Answer:
             yield self._scalar()
             return
         self._expect("vector")
-        for index, row in self._rows(_vector_row):
+        for index, row in self._rows(_vector_rows):
             at_s, text = row.value
             yield Cell(row.metric, at_s, _value(text, f"$.data.result[{index}].value[1]"))
 
@@ -110,7 +121,7 @@ class Answer:
             SourceError: MALFORMED, naming the path of the first wrong value.
         """
         self._expect("matrix")
-        for index, row in self._rows(_matrix_row):
+        for index, row in self._rows(_matrix_rows):
             path = f"$.data.result[{index}].values"
             points = tuple(
                 (at_s, _value(text, f"{path}[{point}][1]"))
@@ -126,15 +137,18 @@ class Answer:
                 "the query does not give one value per series",
             )
 
-    def _rows(self, decoder: "msgspec.json.Decoder[Any]") -> Iterator[tuple[int, Any]]:
-        raw = self._data.result
-        for index, piece in enumerate(raw):
-            if index % SLICE_ROWS == SLICE_ROWS - 1:
-                breathe()
+    def _rows(self, decoder: "msgspec.json.Decoder[list[Any]]") -> Iterator[tuple[int, Any]]:
+        """Rows with their index, a slice at a time."""
+        index = 0
+        for piece in chain(_pieces(self._body, self._early), _grouped(self._data.result)):
             try:
-                yield index, decoder.decode(piece)
+                rows = decoder.decode(piece)
             except (msgspec.DecodeError, UnicodeDecodeError) as fault:
-                raise _malformed(fault, f"$.data.result[{index}]") from None
+                raise _malformed(fault, first=index) from None
+            for row in rows:
+                yield index, row
+                index += 1
+            breathe()
 
     def _scalar(self) -> Cell:
         try:
@@ -142,7 +156,9 @@ class Answer:
             number = _value(_text.decode(text), "$.data.result[1]")
             return Cell({}, _number.decode(at_s), number)
         except (msgspec.DecodeError, ValueError) as fault:
-            raise _malformed(fault, "$.data.result") from None
+            raise SourceError(
+                Cause.MALFORMED, f"$.data.result is not a scalar: {brief(str(fault))}"
+            ) from None
 
 
 def open_answer(reply: Reply) -> Answer:
@@ -152,15 +168,16 @@ def open_answer(reply: Reply) -> Answer:
         SourceError: MALFORMED for anything that is not the API's JSON or is an error about our
             query; UNREACHABLE, passing, where the server says that it could not answer just now.
     """
+    early, rest = _split(reply.body)
     try:
-        envelope = _envelope.decode(reply.body)
+        envelope = _envelope.decode(rest)
     except (msgspec.DecodeError, UnicodeDecodeError) as fault:
         raise _not_ours(reply, fault) from None
     if envelope.status != "success" or reply.status >= 300:
         raise _refused(reply.status, envelope)
     if envelope.data is None:
         raise SourceError(Cause.MALFORMED, "$.data is missing from a successful answer")
-    return Answer(envelope)
+    return Answer(envelope, reply.body, early)
 
 
 class reading:  # noqa: N801  used as `with reading():`, like the other context managers
@@ -195,10 +212,47 @@ def _value(text: str, path: str) -> float:
         ) from None
 
 
-def _malformed(fault: Exception, prefix: str) -> SourceError:
-    text = brief(str(fault))
-    path = f"{prefix}: {text}" if " - at `$" not in text else text.replace("`$", f"`{prefix}", 1)
-    return SourceError(Cause.MALFORMED, f"the answer has a wrong value: {path}")
+def _malformed(fault: Exception, *, first: int) -> SourceError:
+    """Name the path in the whole answer; the decoder's own begins at the slice."""
+
+    def moved(found: re.Match[str]) -> str:
+        return f"`$.data.result[{first + int(found[1])}]"
+
+    text = _SLICE_PATH.sub(moved, brief(str(fault)), count=1)
+    return SourceError(Cause.MALFORMED, f"the answer has a wrong value: {text}")
+
+
+def _split(body: Body) -> tuple[range, Body]:
+    """Where all rows but the last are, and the answer as if the last were the only one.
+
+    Rows are cut where one ends and the next begins, in the form in which servers write them.  A
+    quotation mark inside a JSON string is escaped, so that no label can look like a boundary.
+    Where an answer is written otherwise nothing is cut, and it is decoded in one piece.
+    """
+    start = body.find(_RESULT)
+    last = body.rfind(_BOUNDARY)
+    if start < 0 or last < start:
+        return range(0), body
+    start += len(_RESULT)
+    # Of the boundary `},{"metric"` the brace ends the early rows, and the last begins behind the
+    # comma.
+    return range(start, last + 1), body[:start] + body[last + 2 :]
+
+
+def _pieces(body: Body, early: range) -> Iterator[bytes]:
+    """The early rows as JSON arrays of about ``_SLICE_BYTES``."""
+    begin = early.start
+    while begin < early.stop:
+        cut = body.find(_BOUNDARY, begin + _SLICE_BYTES, early.stop)
+        end = early.stop if cut < 0 else cut + 1
+        yield b"[%b]" % bytes(body[begin:end])
+        begin = end + 1
+
+
+def _grouped(rows: Sequence[msgspec.Raw]) -> Iterator[bytes]:
+    """Rows of the envelope, as arrays of a slice each."""
+    for begin in range(0, len(rows), _SLICE_ROWS):
+        yield b"[" + b",".join(bytes(row) for row in rows[begin : begin + _SLICE_ROWS]) + b"]"
 
 
 def _not_ours(reply: Reply, fault: Exception) -> SourceError:

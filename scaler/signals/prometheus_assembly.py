@@ -9,7 +9,7 @@ from scaler.signals.belonging import Membership, expected, of_model, workload_of
 from scaler.signals.prometheus_answer import Cell, Notes, reading
 from scaler.signals.prometheus_buckets import BucketTable
 from scaler.signals.prometheus_rows import PodRows, in_slices
-from scaler.signals.readers import PodKey, Readers
+from scaler.signals.readers import CompactRow, Readers
 from scaler.signals.samples import GpuSample, PodRef, PodSample, TargetRef, TargetSamples
 from scaler.signals.settings import PrometheusSettings
 
@@ -117,8 +117,9 @@ class _Collected:
             targets = self._members.keys_of(namespace, pod)
             if not targets:
                 continue
-            rows = [row for part in found for row in part.of(key)]
-            sample = self._readers.engine.from_rows(rows, pod=pod, at_s=self._at_s(times, key))
+            scraped = times.take(key)
+            rows = [row for part in found for row in part.take(key)]
+            sample = self._readers.engine.from_rows(rows, pod=pod, at_s=self._at_s(scraped))
             if isinstance(sample, PodSample):
                 sample = _without_unknown(sample, self._answers)
             for target in targets:
@@ -132,9 +133,10 @@ class _Collected:
         for key in in_slices(rows, _SLICE_PODS):
             namespace, pod = key
             targets = self._members.keys_of(namespace, pod)
-            if not targets or not times.of(key):
+            scraped = times.take(key)
+            if not targets or not scraped:
                 continue
-            sample = self._readers.gpu.from_rows(rows.of(key), pod=pod, at_s=self._at_s(times, key))
+            sample = self._readers.gpu.from_rows(rows.take(key), pod=pod, at_s=self._at_s(scraped))
             for target in targets:
                 self._gpus[target][pod] = sample
 
@@ -157,9 +159,9 @@ class _Collected:
             faults=self._faults,
         )
 
-    def _at_s(self, times: PodRows, key: PodKey) -> float:
+    def _at_s(self, scraped: Sequence[CompactRow]) -> float:
         """When a pod was scraped, on our clock; never later than now."""
-        return min(max(value for _, _, value in times.of(key)) - self._ahead_s, self._now_s)
+        return min(max(value for _, _, value in scraped) - self._ahead_s, self._now_s)
 
     def _missing(self, target: TargetRef, pod: PodRef) -> NoData:
         if not pod.ready:

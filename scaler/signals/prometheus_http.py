@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import requests
 from prometheus_api_client import PrometheusConnect
@@ -31,6 +31,7 @@ from scaler.signals.faults import SourceError, brief
 from scaler.signals.settings import PrometheusSettings
 
 T = TypeVar("T")
+Body: TypeAlias = bytes | bytearray
 
 _CHUNK_BYTES = 256 * 1024
 _CONNECT_LIMIT_S = 3.0  # a handshake inside a cluster takes milliseconds
@@ -45,7 +46,7 @@ class Reply:
 
     status: int
     content_type: str
-    body: bytes
+    body: Body
 
 
 class PrometheusHttp:
@@ -176,7 +177,7 @@ class PrometheusHttp:
         return Reply(
             status=response.status_code,
             content_type=response.headers.get("Content-Type", ""),
-            body=bytes(body),
+            body=body,
         )
 
 

@@ -6,6 +6,7 @@ slice is read.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from scaler.signals.prometheus_answer import Answer, Cell, Notes, breathe, open_answer, reading
 from scaler.signals.prometheus_http import Reply
@@ -24,7 +25,9 @@ class PodRows:
     """Rows by pod, from one answer or several."""
 
     def __init__(self) -> None:
-        self._rows: dict[PodKey, list[CompactRow]] = {}
+        # Name, labels, value, name, labels, ... of each pod: a tuple for each row would be 250,000
+        # objects for the garbage collector to visit while every thread waits.
+        self._rows: dict[PodKey, list[Any]] = {}
         self._shared: dict[Labels, Labels] = {}
         self._names: dict[str, str] = {}
         self.notes = Notes()
@@ -39,13 +42,17 @@ class PodRows:
         row = (self._names.setdefault(name, name), shared, value)
         rows = self._rows.get(key)
         if rows is None:
-            self._rows[key] = [row]
+            self._rows[key] = list(row)
         else:
-            rows.append(row)
+            rows += row
 
-    def of(self, key: PodKey) -> list[CompactRow]:
-        """The rows of one pod."""
-        return self._rows.get(key, [])
+    def take(self, key: PodKey) -> list[CompactRow]:
+        """The rows of one pod, once.
+
+        They are forgotten here: to free the rows of all pods in one go would hold up every thread.
+        """
+        flat = self._rows.pop(key, [])
+        return list(zip(flat[0::3], flat[1::3], flat[2::3], strict=True))
 
     def pods(self) -> Iterator[PodKey]:
         """Every pod with a row."""

@@ -117,9 +117,9 @@ async def test_a_scalar_is_one_row_without_labels() -> None:
         (success("matrix", []), Cause.MALFORMED, "must be 'vector'"),
         (success("string", [1, "x"]), Cause.MALFORMED, "must be 'vector'"),
         (success("scalar", [1]), Cause.MALFORMED, "$.data.result"),
-        (body([{"metric": {}}]), Cause.MALFORMED, "$.data.result[0]: "),
+        (body([{"metric": {}}]), Cause.MALFORMED, "at `$.data.result[0]`"),
         (body([{"metric": {"a": 1}, "value": [1, "1"]}]), Cause.MALFORMED, "result[0].metric"),
-        (body([{"metric": {}, "value": [1, "1"]}, 5]), Cause.MALFORMED, "$.data.result[1]: "),
+        (body([{"metric": {}, "value": [1, "1"]}, 5]), Cause.MALFORMED, "at `$.data.result[1]`"),
         (body([{"metric": {}, "value": [1, 1]}]), Cause.MALFORMED, "`$.data.result[0].value[1]`"),
         (body([{"metric": {}, "value": [1, "x"]}]), Cause.MALFORMED, "result[0].value[1] is 'x'"),
         (body([{"metric": {}, "value": ["1", "1"]}]), Cause.MALFORMED, "result[0].value[0]"),
@@ -414,3 +414,42 @@ def test_warnings_mean_partial_and_remarks_about_the_query_do_not() -> None:
     assert notes.partial == ("store b: down", "shard 3 out")
     assert notes.remarks == ("PromQL info: not a counter",)
     assert json.loads(canned.body)["infos"]
+
+
+def many(count: int, odd_at: int | None = None) -> Canned:
+    """Rows in the form in which servers write them: without blanks, metric first."""
+    rows = [
+        {"metric": {"pod": f'p-{i}}},{{"metric"'}, "value": [1, "x" if i == odd_at else str(i)]}
+        for i in range(count)
+    ]
+    data = {"resultType": "vector", "result": rows}
+    answer = {"status": "success", "data": data, "warnings": ["w"]}
+    return Canned(body=json.dumps(answer, separators=(",", ":")).encode())
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5000])
+async def test_slices_give_every_row_once_whatever_the_labels_look_like(count: int) -> None:
+    reply = Reply(status=200, content_type="application/json", body=many(count).body)
+    answer = open_answer(reply)
+    cells = list(answer.cells())
+    assert [cell.value for cell in cells] == [float(i) for i in range(count)]
+    assert [cell.labels["pod"] for cell in cells] == [f'p-{i}}},{{"metric"' for i in range(count)]
+    assert answer.notes.partial == ("w",)
+
+
+@pytest.mark.parametrize("odd_at", [0, 1, 2500, 4998, 4999])
+async def test_the_path_of_a_wrong_value_counts_rows_of_the_whole_answer(odd_at: int) -> None:
+    fault = await fault_of(many(5000, odd_at))
+    assert f"$.data.result[{odd_at}].value[1] is 'x'" in fault.detail
+
+
+async def test_a_wrong_type_in_a_later_slice_has_the_path_of_the_whole_answer() -> None:
+    broken = Canned(body=many(5000).body.replace(b'"value":[1,"2500"]', b'"value":[1,2500]'))
+    fault = await fault_of(broken)
+    assert "`$.data.result[2500].value[1]`" in fault.detail
+
+
+async def test_an_answer_cut_in_the_middle_of_its_rows_is_malformed() -> None:
+    whole = many(5000).body
+    fault = await fault_of(Canned(body=whole[: len(whole) // 2]))
+    assert fault.cause is Cause.MALFORMED
