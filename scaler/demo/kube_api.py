@@ -6,6 +6,7 @@ It is driven by the real ``kubernetes`` client in tests and in the demonstration
 """
 
 import asyncio
+import contextlib
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -221,34 +222,38 @@ class KubeApi:
         return web.json_response(body)
 
     async def _watch(self, request: web.Request, watching: Watching) -> web.StreamResponse:
-        """Events from a version on, until ``timeoutSeconds`` or a drop."""
+        """Events from a version on, until ``timeoutSeconds``, a drop or the client's end."""
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        with contextlib.suppress(ConnectionResetError):  # the client has gone
+            await response.prepare(request)
+            await self._follow(request, response, watching)
+        return response
+
+    async def _follow(
+        self, request: web.Request, response: web.StreamResponse, watching: Watching
+    ) -> None:
         loop = asyncio.get_running_loop()
         version = int(request.query.get("resourceVersion") or 0) or self.store.version
         ends_at_s = loop.time() + float(request.query.get("timeoutSeconds", WATCH_S))
         bookmarks = request.query.get("allowWatchBookmarks") == "true"
         bookmark_at_s = loop.time() + self._bookmark_s
         drops = self._drops
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        await response.prepare(request)
         while True:
             reached = self.store.version  # writes may come while events are sent
             try:
                 for change in self.store.changes_after(version, watching.type.plural):
-                    version = change.version
                     await _send(response, _event(watching, change))
             except StoreError as error:
-                await _send(response, {"type": "ERROR", "object": _status_object(error)})
-                return response
+                return await _send(response, {"type": "ERROR", "object": _status_object(error)})
             version = max(version, reached)
             if self._drops != drops:
-                _cut(request)
-                return response
+                return _cut(request)
             now_s = loop.time()
             if bookmarks and now_s >= min(bookmark_at_s, ends_at_s):
                 await _send(response, _bookmark(watching.type, version))
                 bookmark_at_s = now_s + self._bookmark_s
             if now_s >= ends_at_s:
-                return response
+                return None
             await self.store.wait(min(bookmark_at_s, ends_at_s) - now_s)
 
     async def _get(self, request: web.Request, type_: ResourceType) -> web.StreamResponse:

@@ -8,6 +8,7 @@ from scaler.demo.kube_store import Object, timestamp
 
 GPU = "nvidia.com/gpu"
 LWS = "leaderworkerset.sigs.k8s.io"
+IMAGE = "vllm/vllm-openai:v0.32.0"
 
 
 class PodState(StrEnum):
@@ -18,6 +19,9 @@ class PodState(StrEnum):
     READY = "ready"
     CRASH_LOOP = "crash_loop"
     TERMINATING = "terminating"
+
+
+_SERVING = frozenset({PodState.READY, PodState.TERMINATING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +143,13 @@ def pod(
         "creationTimestamp": timestamp(times.created_at_s),
         "labels": {"app": app, "pod-template-hash": template_hash, **(labels or {})},
         "ownerReferences": [
-            {"kind": "ReplicaSet", "name": f"{app}-{template_hash}", "controller": True}
+            {
+                "apiVersion": "apps/v1",
+                "kind": "ReplicaSet",
+                "name": f"{app}-{template_hash}",
+                "uid": f"{namespace}-{app}-{template_hash}",
+                "controller": True,
+            }
         ],
     }
     if state is PodState.TERMINATING:
@@ -186,6 +196,7 @@ def _pod_spec(
         "containers": [
             {
                 "name": "vllm",
+                "image": IMAGE,
                 "ports": [{"name": "http", "containerPort": port, "protocol": "TCP"}],
                 "resources": {"limits": {GPU: str(gpus)}, "requests": {GPU: str(gpus)}},
             }
@@ -206,7 +217,7 @@ def _conditions(state: PodState, times: PodTimes) -> list[Object]:
                 "lastTransitionTime": created,
             }
         ]
-    ready = state in {PodState.READY, PodState.TERMINATING}
+    ready = state in _SERVING
     ready_at_s = scheduled_at_s if times.ready_at_s is None or not ready else times.ready_at_s
     return [
         {"type": "PodScheduled", "status": "True", "lastTransitionTime": timestamp(scheduled_at_s)},
@@ -225,6 +236,9 @@ def _container_statuses(state: PodState, times: PodTimes, restarts: int) -> list
     return [
         {
             "name": "vllm",
+            "image": IMAGE,
+            "imageID": "",
+            "ready": state in _SERVING,
             "restartCount": restarts,
             "state": waiting if state is PodState.CRASH_LOOP else running,
         }

@@ -6,6 +6,7 @@ beginning gets 410 Gone, as it does from a real server after compaction.
 
 import asyncio
 import copy
+import itertools
 import re
 import uuid
 from collections import deque
@@ -177,9 +178,9 @@ class Store:
         if version < self._compacted:
             message = f"too old resource version: {version} ({self._compacted})"
             raise StoreError(HTTPStatus.GONE, "Expired", message)
-        return (
-            one for one in tuple(self._history) if one.version > version and one.plural == plural
-        )
+        first = self._history[0].version if self._history else 0  # the history has no gaps
+        later = tuple(itertools.islice(self._history, max(0, version + 1 - first), None))
+        return (one for one in later if one.plural == plural)
 
     def compact(self) -> None:
         """Forget the history; a watch from before now gets 410."""

@@ -20,14 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 
 from scaler.errors import ConfigError, SignalError
+from scaler.signals.kube.wire import Status
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 LINE_MAX_BYTES = 8 * 2**20  # etcd refuses objects above 1.5 MiB; anything longer is not an event
 BODY_MAX_BYTES = 256 * 2**20  # a page of 500 pods is about 5 MB
 CONNECTIONS_MAX = 128  # watches are held open, one connection each
-DETAIL_MAX_CHARS = 300  # of an answer's text that goes into an error
+REFUSAL_MAX_BYTES = 16 * 2**10  # of the body of a refusal
+DETAIL_MAX_CHARS = 300  # of its words that go into an error
 
 Query = Sequence[tuple[str, str]]
 
@@ -188,10 +191,10 @@ class KubeClient:
     async def _refuse(self, method: str, path: str, response: aiohttp.ClientResponse) -> None:
         """Raise what the server said; after a 401 the credentials are loaded anew next time."""
         async with response:
-            text = (await response.content.read(DETAIL_MAX_CHARS)).decode(errors="replace")
+            text = _words(await response.content.read(REFUSAL_MAX_BYTES))
         if response.status == HTTPStatus.UNAUTHORIZED:
             await self.close()
-        message = f"{method} {path}: HTTP {response.status}: {' '.join(text.split())}"
+        message = f"{method} {path}: HTTP {response.status}: {text}"
         raise KubeError(message, status=response.status)
 
     async def _client(self) -> Any:
@@ -248,6 +251,15 @@ def _follow_token_file(path: Path, configuration: Any) -> None:
     configuration.api_key_prefix["BearerToken"] = "Bearer"
     configuration.api_key["BearerToken"] = ""  # the key must be there for the hook to be asked
     configuration.refresh_api_key_hook = refresh
+
+
+def _words(body: bytes) -> str:
+    """What a refusal says: the message of its Status object, else the beginning of its text."""
+    try:
+        text = msgspec.json.decode(body, type=Status).message
+    except msgspec.DecodeError:  # a proxy in front of the server
+        text = body.decode(errors="replace")
+    return " ".join(text.split())[:DETAIL_MAX_CHARS]
 
 
 @contextlib.contextmanager
