@@ -100,12 +100,10 @@ async def test_a_watch_from_before_the_history_is_gone() -> None:
         put_pods(store, 2)
         store.compact()
         core = kube.CoreV1Api(connection)
-        with pytest.raises(kube.ApiException) as caught:
-            async with watch.Watch() as stream:
-                async for _ in stream.stream(
-                    core.list_pod_for_all_namespaces, resource_version="1"
-                ):
-                    pass
+        async with watch.Watch() as stream:
+            events = stream.stream(core.list_pod_for_all_namespaces, resource_version="1")
+            with pytest.raises(kube.ApiException) as caught:
+                await anext(aiter(events))
         assert caught.value.status == HTTPStatus.GONE
 
 
