@@ -19,8 +19,9 @@ from typing import Any
 import yaml
 
 from scaler.config_models import build, faults_of, model_of, unknown_key
-from scaler.core.config import PolicyConfig, setting
+from scaler.core.config import PolicyConfig
 from scaler.core.model import Mode
+from scaler.core.settings import setting
 from scaler.errors import ConfigError
 
 ENV_PREFIX = "VLLM_SCALER_"

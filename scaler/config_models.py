@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from scaler.core.config import Setting
+from scaler.core.settings import Setting
 
 Tree = TypeVar("Tree")
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from scaler.config import ScalerConfig, nested
 from scaler.config_models import build, unknown_key
-from scaler.core.config import Declared, PolicyConfig, declared
+from scaler.core.config import PolicyConfig
+from scaler.core.settings import Declared, declared
 from scaler.errors import ConfigError
 
 KEDA_KEYS = frozenset(

@@ -1,9 +1,10 @@
 """Counters of pods between two samples: resets, new and vanished pods, missed collections."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import median
+from typing import Any
 
 from scaler.signals.samples import Histogram, PodSample
 
@@ -136,11 +137,10 @@ def _restarted(previous: PodSample, sample: PodSample) -> bool:
 
 def _zero(sample: PodSample, at_s: float) -> PodSample:
     """A sample of the same process before it did anything."""
-    zeros = {name: 0.0 for name in _COUNTERS if getattr(sample, name) is not None}
-    return PodSample(
-        pod=sample.pod,
+    zeros: dict[str, Any] = {name: 0.0 for name in _COUNTERS if getattr(sample, name) is not None}
+    return replace(
+        sample,
         at_s=min(at_s, sample.at_s),
-        model_names=sample.model_names,
         running=0.0,
         waiting=0.0,
         deferred=0.0,

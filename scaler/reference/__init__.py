@@ -1,0 +1,1 @@
+"""Reference tables and schemas, generated from the declarations of settings and metrics."""
