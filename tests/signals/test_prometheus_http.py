@@ -453,3 +453,12 @@ async def test_an_answer_cut_in_the_middle_of_its_rows_is_malformed() -> None:
     whole = many(5000).body
     fault = await fault_of(Canned(body=whole[: len(whole) // 2]))
     assert fault.cause is Cause.MALFORMED
+
+
+async def test_a_redirect_is_never_followed_with_our_credentials(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret")
+    moved = Canned(status=307, headers={"Location": "/elsewhere"})
+    with FakePrometheus(lambda _: moved) as server, pytest.raises(SourceError):
+        await ask(server.url, token_file=str(token))
+    assert [seen.path for seen in server.seen] == ["/api/v1/query"]
