@@ -56,6 +56,15 @@ class BoundsConfig:
 class FreshnessConfig:
     """When a signal is too old, and what is done without signals."""
 
+    stale_after_s: float = setting(
+        45.0, low=1.0, high=3600.0, why="three scrapes of 15 s without a new sample"
+    )
+    gpu_stale_after_s: float = setting(
+        90.0, low=1.0, high=3600.0, why="DCGM collects every 30 s on top of the scrape interval"
+    )
+    coverage_min_ratio: float = setting(
+        0.8, low=0.0, high=1.0, why="share of ready replicas that must answer to judge the whole"
+    )
     grace_s: float = setting(
         120.0, low=0.0, high=3600.0, why="a restart of Prometheus or a rollout of the exporter"
     )

@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from scaler.config import ScalerConfig, TargetConfig, config_hash
-from scaler.core.config import HpaConfig, PolicyConfig
+from scaler.core.config import FreshnessConfig, HpaConfig, PolicyConfig
 from scaler.core.model import Decision, Mode
 from scaler.core.policy import PolicyState
 from scaler.errors import ConfigError
@@ -165,6 +165,9 @@ class Registry:
             )
         entry.policy = self._policy(entry, entry.trigger)
         entry.hash = config_hash(entry.policy)
+        settings = _tracker_settings(entry.policy.freshness)
+        if entry.tracker.settings != settings:
+            entry.tracker = TargetTracker(settings)
 
     def _target(self, entry: Entry, trigger: Trigger) -> TargetRef | None:
         pods = self._static_pods(entry)
@@ -227,6 +230,14 @@ class Registry:
         for key in gone:
             del self.entries[key]
         return tuple(gone)
+
+
+def _tracker_settings(freshness: FreshnessConfig) -> TrackerSettings:
+    return TrackerSettings(
+        stale_after_s=freshness.stale_after_s,
+        gpu_stale_after_s=freshness.gpu_stale_after_s,
+        coverage_min_ratio=freshness.coverage_min_ratio,
+    )
 
 
 def watched_key(facts: TriggerFacts) -> TriggerKey:

@@ -54,7 +54,7 @@ class TargetTracker:
     """Turns collections into observations for one target."""
 
     def __init__(self, settings: TrackerSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._pods = PodHistory()
         self._ttft = HistogramWindow(settings.window_s)
         self._itl = HistogramWindow(settings.window_s)
@@ -91,7 +91,7 @@ class TargetTracker:
         for name, sample in samples.pods.items():
             if isinstance(sample, PodSample):
                 self._last_seen_s[name] = now_s
-        horizon_s = now_s - self._settings.remembered_s
+        horizon_s = now_s - self.settings.remembered_s
         self._last_seen_s = {
             name: at_s for name, at_s in self._last_seen_s.items() if at_s >= horizon_s
         }
@@ -107,7 +107,7 @@ class TargetTracker:
                 continue  # cannot serve: neither load nor capacity
             if isinstance(sample, PodSample):
                 age_s = now_s - sample.at_s
-                if age_s <= self._settings.stale_after_s:
+                if age_s <= self.settings.stale_after_s:
                     fresh.append(sample)
                 else:
                     faults.append(NoData(cause=Cause.STALE, detail=f"{name}: {age_s:.0f} s old"))
@@ -136,7 +136,7 @@ class TargetTracker:
             return _nothing_expected(samples)
         if not fresh:
             return faults[0] if faults else NoData(cause=Cause.ABSENT, detail="all replicas sleep")
-        if coverage < self._settings.coverage_min_ratio:
+        if coverage < self.settings.coverage_min_ratio:
             detail = f"{len(fresh)} of {len(expected)} ready replicas answered; {faults[0].detail}"
             return NoData(cause=Cause.PARTIAL, detail=detail)
         return None
@@ -179,7 +179,7 @@ class TargetTracker:
         if last is None:
             return NoData(cause=Cause.NEVER, detail="two samples are needed for a rate")
         age_s = now_s - last.seen_at_s
-        if age_s > self._settings.stale_after_s:
+        if age_s > self.settings.stale_after_s:
             return NoData(cause=Cause.STALE, detail=f"no new sample for {age_s:.0f} s")
         return last
 
@@ -220,7 +220,7 @@ class TargetTracker:
             if not isinstance(sample, GpuSample) or name not in members:
                 continue
             age_s = now_s - sample.at_s
-            if age_s > self._settings.gpu_stale_after_s:
+            if age_s > self.settings.gpu_stale_after_s:
                 stale_s = max(stale_s, age_s)
                 continue
             replica = name.rsplit("-", 1)[0] if name in workers else name
