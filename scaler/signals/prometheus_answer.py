@@ -5,7 +5,6 @@ time, with a pause after every slice: the interpreter's lock is free again after
 millisecond, so that the event loop answers gRPC calls while an answer is read.
 """
 
-import math
 import re
 import threading
 import time
@@ -280,8 +279,3 @@ def _refused(status: int, envelope: _Envelope) -> SourceError:
     if status >= 500 or kind in ("timeout", "canceled", "unavailable", "too_many_requests"):
         return SourceError(Cause.UNREACHABLE, f"the server could not answer: {said}", passing=True)
     return SourceError(Cause.MALFORMED, f"the server refused the query: {said}")
-
-
-def finite(value: float) -> float | None:
-    """The value, or None where it is NaN or infinite."""
-    return value if math.isfinite(value) else None

@@ -32,9 +32,6 @@ class PodRows:
         self._names: dict[str, str] = {}
         self.notes = Notes()
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
     def add(self, key: PodKey, name: str, labels: dict[str, str], value: float) -> None:
         """Take in one row; ``labels`` are those beside the pod's and the metric's name."""
         found = tuple(labels.items())
