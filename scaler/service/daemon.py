@@ -5,7 +5,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,20 @@ _RELOADABLE = ("policy", "profiles", "targets")
 
 
 class Daemon:
-    """All parts of one daemon.  ``config_path`` is watched for changes."""
+    """All parts of one daemon.  ``config_path`` is watched for changes.
+
+    ``clock`` and ``sleep`` are the loop's time, which need not be the machine's; ``sinks`` take in
+    every tick beside the daemon's own.
+    """
 
     def __init__(
-        self, config: ScalerConfig, *, config_path: Path | None = None, clock: Clock | None = None
+        self,
+        config: ScalerConfig,
+        *,
+        config_path: Path | None = None,
+        clock: Clock | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        sinks: Sequence[Sink] = (),
     ) -> None:
         self.config = config
         self.clock = clock or SystemClock()
@@ -82,8 +92,9 @@ class Daemon:
             cluster=self.registry.cluster,
             board=self.board,
             clock=self.clock,
-            sinks=self._sinks(),
+            sinks=(*self._sinks(), *sinks),
             leads=self.leads,
+            sleep=sleep,
         )
         self._follower = Follower(
             self.registry, self.board, self.clock, leader_address=self.leader_address
