@@ -149,6 +149,9 @@ def _fresh(
         broken = state.idle_since_s is None or _watch_broken(state, config, now_s)
         idle_since_s = now_s if broken else state.idle_since_s
     idle = idle_proven(idle_since_s, observation, config, now_s)
+    if idle:  # said also where the count is 0 already: without the proof it would be 1
+        proof = (("idle_proof_s", config.zero.idle_proof_s),)
+        steps = (*steps, Step(stage=Stage.IDLE, replicas=0, terms=proof))
     draft = Draft(
         observation=observation,
         config=config,
@@ -158,7 +161,7 @@ def _fresh(
             observation,
             config,
         ),
-        steps=_bounded(steps, observation, config, idle=idle),
+        steps=_bounded(steps, observation, config, zero=idle),
         active=_active(observation, config, wanted=not idle),
         proposals=proposals,
         blind=sight.blind,
@@ -212,7 +215,7 @@ def _situation(
         assert state.last_count is not None, "decide() does not size a fleet it never counted"
         wanted = state.last_count
         ready = min(state.last_ready, wanted)
-        coming = stuck = 0
+        coming, stuck = wanted - ready, 0
     else:
         wanted, ready = replicas.wanted, replicas.ready
         if replicas.inferred:  # counted by those that answer: one that is silent is still there
@@ -220,6 +223,8 @@ def _situation(
         stuck = replicas.unschedulable + replicas.crash_looping
         expiry_s = config.start_up.expiry_s
         coming = sum(age_s <= expiry_s for age_s in replicas.starting_age_s)
+        # Asked for a moment ago, no pod scheduled yet: they come, and asking twice is overshoot.
+        coming += max(wanted - ready - replicas.starting - stuck, 0)
     return Situation(
         now_s=made.now_s,
         observation=observation,
@@ -258,16 +263,14 @@ def _forecast(outlook: Outlook, *, scale: float, lead_s: float) -> Forecast:
     )
 
 
-def _bounded(steps: Steps, observation: Observation, config: PolicyConfig, *, idle: bool) -> Steps:
-    """Within the bounds; zero only after proven idleness."""
+def _bounded(steps: Steps, observation: Observation, config: PolicyConfig, *, zero: bool) -> Steps:
+    """Within the bounds; zero only where ``zero`` says that idleness is proven."""
     replicas = observation.replicas
     if isinstance(replicas, NoData):
         allowed = limits(config, None, None)
     else:
         allowed = limits(config, replicas.replicas_min, replicas.replicas_max)
-    if idle:
-        steps = then(steps, Stage.IDLE, 0, (("idle_proof_s", config.zero.idle_proof_s),))
-    low = allowed.low if idle else max(allowed.low, 1)
+    low = allowed.low if zero else max(allowed.low, 1)
     return bound(steps, low=low, high=allowed.high)
 
 
@@ -310,12 +313,13 @@ def _blind(
         held = state.last_count if current is None else current
         floor = max(held, config.freshness.floor_replicas)
         verdict, steps = Verdict.FLOORED, _one(Stage.FLOOR, floor)
+    ready = state.last_ready or (0 if isinstance(replicas, NoData) else replicas.ready)
     proposal = gpu_proposal(
         observation.gpu,
-        ready=state.last_ready or (0 if isinstance(replicas, NoData) else replicas.ready),
+        ready=ready,
         target_ratio=config.signals.gpu_util_target_ratio or config.signals.gpu_blind_target_ratio,
     )
-    if proposal is not None and proposal.replicas > count_of(steps):
+    if proposal is not None and proposal.replicas > max(count_of(steps), ready):
         steps = then(steps, Stage.GPU, proposal.replicas, proposal.terms)
     active = state.last_active if verdict is Verdict.HELD else True
     draft = Draft(
@@ -323,7 +327,7 @@ def _blind(
         config=config,
         now_s=now_s,
         verdict=_answerable(verdict, observation, config),
-        steps=_bounded(steps, observation, config, idle=not active),
+        steps=_bounded(steps, observation, config, zero=not active),
         active=_active(observation, config, wanted=active),
         proposals=() if proposal is None else (proposal,),
         blind=sight.blind,
@@ -366,7 +370,7 @@ def _from_zero(
         config=config,
         now_s=now_s,
         verdict=verdict,
-        steps=_bounded(steps, observation, config, idle=not waking),
+        steps=_bounded(steps, observation, config, zero=not waking),
         active=_active(observation, config, wanted=waking),
         proposals=(),
         blind=sight.blind,
