@@ -16,6 +16,7 @@ LABEL org.opencontainers.image.title="vllm-scaler" \
       org.opencontainers.image.description="A KEDA external scaler for vLLM" \
       org.opencontainers.image.licenses="Apache-2.0"
 ENV PATH=/opt/scaler/bin:$PATH \
+    MALLOC_ARENA_MAX=2 \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 COPY --from=build /opt/scaler /opt/scaler
