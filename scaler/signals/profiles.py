@@ -4,6 +4,7 @@ Alternatives are ordered: the first one that a page has is used and the others a
 release that exports an old and a new name of the same thing is never counted twice.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,7 +19,8 @@ class EngineProfile:
     """The names of one engine.  ``tested`` profiles were read from captured pages.
 
     An empty tuple means that the engine has no such metric.  Gauges and counters are summed over
-    engines, except ``kv_cache``; ``kv_factor`` converts that one to a ratio.
+    engines, except ``kv_cache``; ``kv_factor`` converts that one to a ratio.  An entry may be
+    ``name{label="value"}`` where one metric holds several things.
     """
 
     name: str
@@ -26,6 +28,7 @@ class EngineProfile:
     model_label: str
     running: Names
     waiting: Names
+    waiting_more: Names = ()  # a further queue that the gauge above leaves out
     waiting_by_reason: Names = ()
     kv_cache: Names = ()
     kv_factor: float = 1.0
@@ -46,39 +49,65 @@ class EngineProfile:
     only_labels: tuple[tuple[str, str], ...] = ()  # e.g. one rank of several that agree
 
     def scalars(self) -> Names:
-        """Every metric name that is a plain number."""
-        groups = (
-            self.running, self.waiting, self.waiting_by_reason, self.kv_cache, self.finished,
-            self.rejected, self.prompt_tokens, self.cached_tokens, self.output_tokens,
-            self.preemptions, self.engine_steps, self.finished_prompt_tokens,
-            self.finished_output_tokens, self.cache_info, self.sleep_state, self.started,
-        )  # fmt: skip
-        return tuple(name for group in groups for name in group)
+        """Every entry that is a plain number."""
+        return tuple(dict.fromkeys((*self._queue(), *self.kv_cache, *self._work(), *self._info())))
 
     def engine_names(self) -> EngineNames:
         """The same names by how Prometheus is asked for them."""
+        labels = [selector.label for name in self._queue() if (selector := Selector.of(name))]
         return EngineNames(
-            queue=(*self.running, *self.waiting, *self.waiting_by_reason),
-            queue_labels=("reason",),
-            work=(
-                *self.finished, *self.rejected, *self.prompt_tokens, *self.cached_tokens,
-                *self.output_tokens, *self.preemptions, *self.engine_steps,
-                *self.finished_prompt_tokens, *self.finished_output_tokens,
-            ),
+            queue=_plain(self._queue()),
+            queue_labels=tuple(dict.fromkeys(("reason", *labels))),
+            work=_plain(self._work()),
             work_labels=("finished_reason", "reason"),
-            kv_cache=self.kv_cache,
-            info=(*self.cache_info, *self.sleep_state, *self.started),
+            kv_cache=_plain(self.kv_cache),
+            info=_plain(self._info()),
             info_labels=INFO_LABELS,
-            times=(*self.running, *self.output_tokens, *self.finished),
+            times=_plain((*self.running, *self.output_tokens, *self.finished)),
             ttft=self.ttft,
             itl=self.itl,
+        )
+
+    def _queue(self) -> Names:
+        return (*self.running, *self.waiting, *self.waiting_more, *self.waiting_by_reason)
+
+    def _work(self) -> Names:
+        return (
+            *self.finished, *self.rejected, *self.prompt_tokens, *self.cached_tokens,
+            *self.output_tokens, *self.preemptions, *self.engine_steps,
+            *self.finished_prompt_tokens, *self.finished_output_tokens,
         )  # fmt: skip
 
+    def _info(self) -> Names:
+        return (*self.cache_info, *self.sleep_state, *self.started)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selector:
+    """One label value of a metric that holds several things."""
+
+    name: str
+    label: str
+    value: str
+
+    @classmethod
+    def of(cls, entry: str) -> "Selector | None":
+        """The selector of ``name{label="value"}``; None of a plain name."""
+        found = _SELECTOR.fullmatch(entry)
+        return cls(name=found[1], label=found[2], value=found[3]) if found else None
+
+
+def _plain(entries: Names) -> Names:
+    """Names of metrics without selectors, each once."""
+    selectors = [(entry, Selector.of(entry)) for entry in entries]
+    return tuple(dict.fromkeys(found.name if found else entry for entry, found in selectors))
+
+
+_SELECTOR = re.compile(r'([^{}]+)\{([^=]+)="([^"]*)"\}')
 INFO_LABELS = ("block_size", "num_gpu_blocks", "kv_cache_size_tokens", "sleep_state")
 
 
-def _vllm(prefix: str, *, name: str, tested: bool) -> EngineProfile:
+def _vllm(prefix: str, *, name: str, tested: bool, started: Names = ()) -> EngineProfile:
     """VLLM 0.4 to 0.33; ``prefix`` differs where its metrics are exported by somebody else."""
 
     def named(*names: str) -> Names:
@@ -90,9 +119,13 @@ def _vllm(prefix: str, *, name: str, tested: bool) -> EngineProfile:
         model_label="model_name",
         running=named("num_requests_running"),
         waiting=named("num_requests_waiting"),
+        waiting_more=named("num_requests_swapped"),  # to 0.8.5: preempted, wait for KV blocks
         waiting_by_reason=named("num_requests_waiting_by_reason"),  # from 0.20
         kv_cache=named("kv_cache_usage_perc", "gpu_cache_usage_perc"),  # both in 0.9.2 to 0.10
-        finished=named("request_success_total"),
+        finished=named(
+            "request_success_total",  # from 0.4.3
+            "e2e_request_latency_seconds_count",  # the same number before
+        ),
         rejected=named("admission_rejections_total"),  # from 0.32
         prompt_tokens=named("prompt_tokens_total"),
         cached_tokens=named(
@@ -109,16 +142,18 @@ def _vllm(prefix: str, *, name: str, tested: bool) -> EngineProfile:
         itl=named("inter_token_latency_seconds", "time_per_output_token_seconds"),
         cache_info=named("cache_config_info"),
         sleep_state=named("engine_sleep_state"),
-        started=("process_start_time_seconds",),
+        started=started,
     )
 
 
-VLLM = _vllm("vllm:", name="vllm", tested=True)
+_PROCESS_START: Names = ("process_start_time_seconds",)
+VLLM = _vllm("vllm:", name="vllm", tested=True, started=_PROCESS_START)
 PROFILES: Mapping[str, EngineProfile] = MappingProxyType(
     {
         profile.name: profile
         for profile in (
             VLLM,
+            # Ray's own agent exports these: a process start on that page is the agent's.
             _vllm("ray_vllm_", name="vllm-on-ray-serve", tested=False),
             EngineProfile(
                 name="sglang",
@@ -126,6 +161,7 @@ PROFILES: Mapping[str, EngineProfile] = MappingProxyType(
                 model_label="model_name",
                 running=("sglang:num_running_reqs",),
                 waiting=("sglang:num_queue_reqs",),
+                waiting_more=("sglang:num_grammar_queue_reqs",),
                 kv_cache=("sglang:token_usage",),
                 finished=("sglang:num_requests_total",),
                 prompt_tokens=("sglang:prompt_tokens_total",),
@@ -134,7 +170,7 @@ PROFILES: Mapping[str, EngineProfile] = MappingProxyType(
                 preemptions=("sglang:num_retracted_requests_total",),
                 ttft=("sglang:time_to_first_token_seconds",),
                 itl=("sglang:inter_token_latency_seconds",),
-                started=("process_start_time_seconds",),
+                started=_PROCESS_START,
                 only_labels=(("tp_rank", "0"),),
             ),
             EngineProfile(
@@ -156,6 +192,15 @@ PROFILES: Mapping[str, EngineProfile] = MappingProxyType(
                 finished=("trtllm_request_success_total",),
                 ttft=("trtllm_time_to_first_token_seconds",),
                 itl=("trtllm_time_per_output_token_seconds",),
+            ),
+            EngineProfile(
+                name="triton",
+                tested=False,
+                model_label="model",
+                running=('nv_trt_llm_request_metrics{request_type="scheduled"}',),
+                waiting=('nv_trt_llm_request_metrics{request_type="waiting"}',),
+                kv_cache=('nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction"}',),
+                finished=("nv_inference_request_success",),
             ),
             EngineProfile(
                 name="dynamo",

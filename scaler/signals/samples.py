@@ -30,6 +30,10 @@ class PodSample:
     off), which is
     never the same as zero.  ``at_s`` is when the sample was taken (the scrape, not the query).
     ``started_at_s`` changes when the process restarts, where the page says so.
+
+    ``prompt_tokens`` are all prompt tokens the engine took in, those found in the prefix cache
+    (``cached_tokens``) included; what was computed is the difference of the two, formed over an
+    interval by the tracker.  ``waiting`` is the part of the queue that more replicas can help.
     """
 
     pod: str
@@ -58,7 +62,11 @@ class PodSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuSample:
-    """Utilisation of one pod's GPUs: the highest of them; ``field`` is the DCGM field it was read from."""
+    """Utilisation of one pod's GPUs: the highest of them.
+
+    ``utilisation_ratio`` is the share of time in which a kernel ran; ``field`` is where it comes
+    from.
+    """
 
     pod: str
     at_s: float
@@ -90,7 +98,7 @@ class TargetRef:
 
     @property
     def key(self) -> str:
-        """``namespace/kind/name``, with ``#model`` where one is asked for: what samples belong to."""
+        """``namespace/kind/name`` and, where one is asked for, ``#model``; samples have it as key."""
         model = f"#{self.model_name}" if self.model_name else ""
         return f"{self.namespace}/{self.kind}/{self.name}{model}"
 
@@ -132,7 +140,7 @@ class Source(Protocol):
     async def collect(
         self, targets: Sequence[TargetRef], now_s: float
     ) -> Mapping[str, TargetSamples]:
-        """Samples by ``TargetRef.key`` for every target given, within the source's own time limit."""
+        """Samples by ``TargetRef.key`` for every target, within the source's own time limit."""
         ...
 
     async def close(self) -> None:

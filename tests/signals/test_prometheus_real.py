@@ -152,7 +152,7 @@ def test_gpus_by_the_exporters_own_labels(prometheus: RealPrometheus) -> None:
     (found,) = collect(prometheus, target("vllm-llama", POD, GPU_POD))
     gpu = found.gpus[GPU_POD]
     assert isinstance(gpu, GpuSample)
-    assert (gpu.field, gpu.utilisation_ratio) == (SM_ACTIVE, 0.8742)
+    assert (gpu.field, gpu.utilisation_ratio) == ("DCGM_FI_DEV_GPU_UTIL", 0.99)
     assert 990.0 < gpu.at_s <= 1000.0
     missing = found.pods[GPU_POD]
     assert isinstance(missing, NoData)
