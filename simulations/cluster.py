@@ -100,7 +100,7 @@ class Fleet:
         self._gpus_used = 0
         self._wanted = 0
         self._state = allocate(
-            slots=max_slots,
+            slots=1 << (max_slots - 1).bit_length(),
             ring=RING_FIRST,
             max_num_seqs=model.max_num_seqs,
             block_size=model.block_size,

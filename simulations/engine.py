@@ -53,7 +53,8 @@ def compiled(function: _Function) -> _Function:
     references to the arrays of ``State`` at every call made it ten times slower.
     """
     compiler: Any = njit  # its type hints leave ``_nrt`` out
-    return cast("_Function", compiler(cache=True, _nrt=False)(function))
+    inner = function.__name__.startswith("_")
+    return cast("_Function", compiler(cache=True, _nrt=False, forceinline=inner)(function))
 
 
 @compiled
@@ -67,18 +68,23 @@ def advance(state: State, until_s: float) -> float:
     requests = state.requests
     mask = requests.shape[0] - 1
     reached_s = until_s
+    tree = state.earliest
+    leaves = tree.shape[0] >> 1
+    _plant(tree, state.next_at_s)
     while True:
         arrival_at_s = np.inf
         if clock.arrivals_routed < clock.arrivals_loaded:
             arrival_at_s = requests[clock.arrivals_routed & mask].arrival_at_s
-        slot = _earliest(state.next_at_s, clock.slots_used)
+        slot = tree[1]
         event_at_s: Float = state.next_at_s[slot]
         if arrival_at_s <= event_at_s:
             if arrival_at_s > until_s:
                 break
             index = clock.arrivals_routed
             clock.arrivals_routed = index + 1
-            _arrive(state, index, arrival_at_s)
+            slot = _arrive(state, index, arrival_at_s)
+            if slot < 0:
+                continue
         else:
             if event_at_s > until_s:
                 break
@@ -86,6 +92,7 @@ def advance(state: State, until_s: float) -> float:
             if _end_step(state, slot, event_at_s):
                 reached_s = event_at_s
                 break
+        _replay(tree, state.next_at_s, (leaves + slot) >> 1)
     for slot in range(clock.slots_used):
         _observe(state, slot, reached_s)
     return reached_s
@@ -137,6 +144,7 @@ def cut(state: State, slot: int, now_s: float) -> None:
         _abort(state, slot, index, now_s)
     replica.phase = IDLE
     replica.running = 0
+    state.requests_held[slot] = 0
     state.next_at_s[slot] = np.inf
 
 
@@ -152,26 +160,39 @@ def _abort(state: State, slot: int, index: int, now_s: float) -> None:
 
 
 @compiled
-def _earliest(next_at_s: Floats, slots_used: int) -> Int:
-    best = 0
-    for slot in range(1, slots_used):
-        if next_at_s[slot] < next_at_s[best]:
-            best = slot
-    return best
+def _plant(tree: Ints, next_at_s: Floats) -> None:
+    """Play a tournament for the earliest slot: leaf i is slot i, each node the earlier child."""
+    leaves = tree.shape[0] >> 1
+    for slot in range(leaves):
+        tree[leaves + slot] = slot
+    for node in range(leaves - 1, 0, -1):
+        left, right = tree[2 * node], tree[2 * node + 1]
+        tree[node] = left if next_at_s[left] <= next_at_s[right] else right
 
 
 @compiled
-def _arrive(state: State, index: int, now_s: float) -> None:
+def _replay(tree: Ints, next_at_s: Floats, node: int) -> None:
+    """Play again the matches from ``node`` to the root, after the time of a leaf below changed."""
+    while node > 0:
+        left, right = tree[2 * node], tree[2 * node + 1]
+        tree[node] = left if next_at_s[left] <= next_at_s[right] else right
+        node >>= 1
+
+
+@compiled
+def _arrive(state: State, index: int, now_s: float) -> Int:
+    """Route a request; the slot it went to, or -1 where none is ready."""
     clock = state.clock[0]
     if clock.replicas_ready > 0:
-        _deliver(state, index, _route(state, index), now_s)
-        return
+        slot = _route(state, index)
+        _deliver(state, index, slot, now_s)
+        return slot
     request = state.requests[index & (state.requests.shape[0] - 1)]
     if state.params[0].gateway_rejects:
         request.status = REJECTED
         request.finished_at_s = now_s
         clock.gateway_rejections += 1
-        return
+        return -1
     request.next = -1
     if clock.gateway_waiting == 0:
         clock.gateway_head = index
@@ -179,6 +200,7 @@ def _arrive(state: State, index: int, now_s: float) -> None:
         state.requests[clock.gateway_tail & (state.requests.shape[0] - 1)].next = index
     clock.gateway_tail = index
     clock.gateway_waiting += 1
+    return -1
 
 
 @compiled
@@ -205,23 +227,20 @@ def _route(state: State, index: int) -> Int:
 def _least_loaded(state: State, start: int, ready: int) -> Int:
     """The least loaded ready replica; ties go to the next one in turn."""
     params = state.params[0]
-    best = state.ready[start]
-    best_load = np.int64(1) << np.int64(62)
+    best: Int = np.int64(1) << np.int64(62)
     for i in range(ready):
         place = start + i
         if place >= ready:
             place -= ready
         slot = state.ready[place]
-        replica = state.replicas[slot]
+        load = state.requests_held[slot]
         if params.routing == KV_AWARE:
+            replica = state.replicas[slot]
             # Blocks as of its last event, as a router's own scrape would be a little old too.
             load = (replica.blocks_used << params.block_shift) + replica.waiting_tokens
-        else:
-            load = replica.running + replica.waiting
-        if load < best_load:
-            best = slot
-            best_load = load
-    return best
+        best = min(best, (load << SLOT_BITS) | i)
+    place = start + (best & SLOT_MASK)
+    return state.ready[place - ready if place >= ready else place]
 
 
 @compiled
@@ -271,6 +290,7 @@ def _deliver(state: State, index: int, slot: int, now_s: float) -> None:
         request.finished_at_s = now_s
         state.counters[slot].admission_rejections += 1
         return
+    state.requests_held[slot] += 1
     unblocked = replica.waiting == replica.joining and replica.running < params.max_num_seqs
     _append_waiting(state, replica, index)
     if replica.phase == IDLE:
@@ -396,7 +416,8 @@ def _count_run(state: State, slot: int, steps: int) -> None:
     counters.iterations += fresh
     counters.iteration_tokens_sum += fresh * sequences
     counters.generation_tokens += fresh * sequences
-    bucket = _bucket(state.iteration_bounds_tokens, float(sequences))
+    bucket = _bucket_near(state.iteration_bounds_tokens, float(sequences), replica.iteration_bucket)
+    replica.iteration_bucket = bucket
     state.iteration_buckets[slot, bucket] += fresh
     counters.itl_sum_s += sequences * (_run_end_s(replica, steps) - _run_end_s(replica, first))
     _count_run_itl(state, slot, first, steps)
@@ -409,7 +430,8 @@ def _count_run_itl(state: State, slot: int, first: int, steps: int) -> None:
     bounds_s = state.itl_bounds_s
     growth_s = replica.step_growth_s
     last_s = replica.first_step_s + growth_s * (steps - 1)
-    bucket = _bucket(bounds_s, replica.first_step_s + growth_s * first)
+    bucket = _bucket_near(bounds_s, replica.first_step_s + growth_s * first, replica.itl_bucket)
+    replica.itl_bucket = bucket
     while bucket < bounds_s.shape[0] and last_s > bounds_s[bucket]:
         beyond = int((bounds_s[bucket] - replica.first_step_s) / growth_s) + 1
         beyond = min(max(beyond, first), steps)
@@ -423,14 +445,22 @@ def _count_run_itl(state: State, slot: int, first: int, steps: int) -> None:
 def _bucket(bounds: Floats, value: float) -> Int:
     """Index of the first bound that is not below ``value``: Prometheus' ``le``."""
     low = 0
-    high = bounds.shape[0]
-    while low < high:
-        middle = (low + high) >> 1
-        if bounds[middle] < value:
-            low = middle + 1
-        else:
-            high = middle
+    size = bounds.shape[0] + 1
+    while size > 1:  # without a branch on the comparison, which nothing could predict
+        half = size >> 1
+        low += half if bounds[low + half - 1] < value else 0
+        size -= half
     return low
+
+
+@compiled
+def _bucket_near(bounds: Floats, value: float, guess: int) -> Int:
+    """The same, for values that seldom leave the bucket of the one before."""
+    above_low = guess == 0 or bounds[guess - 1] < value
+    below_high = guess == bounds.shape[0] or value <= bounds[guess]
+    if above_low and below_high:
+        return guess
+    return _bucket(bounds, value)
 
 
 @compiled
@@ -503,6 +533,7 @@ def _finish_requests(state: State, slot: int, now_s: float) -> None:
         _heap_remove(heap, replica.decoding, 0)
         index = state.slots[slot, place].request
         _leave_batch(state, slot, place)
+        state.requests_held[slot] -= 1
         request = state.requests[index & mask]
         request.status = COMPLETED
         request.finished_at_s = now_s

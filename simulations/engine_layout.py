@@ -106,6 +106,8 @@ REPLICA = np.dtype(
         ("draining", "i8"),
         ("uid", "i8"),
         ("busy_since_s", "f8"),
+        ("iteration_bucket", "i8"),  # of the last decode run: the next one's is likely the same
+        ("itl_bucket", "i8"),
     ],
     align=True,
 )
@@ -184,6 +186,8 @@ class State(NamedTuple):
     requests: Records  # the ring
     replicas: Records
     next_at_s: Floats  # when the run or step under way ends; infinity where idle
+    earliest: Ints  # a tournament tree over next_at_s; the winner is entry 1
+    requests_held: Ints  # running and waiting, beside the replicas so that a router reads few lines
     ready: Ints  # slots of the ready replicas, the first clock.replicas_ready entries
     slots: Records  # [replica, slot]
     free_slots: Ints  # [replica, slot], a stack: entries from replicas.running on are free
@@ -208,6 +212,7 @@ class State(NamedTuple):
 def allocate(*, slots: int, ring: int, max_num_seqs: int, block_size: int, sessions: int) -> State:
     """Arrays for ``slots`` replica slots and a ring of ``ring`` requests; parameters still zero."""
     assert ring & (ring - 1) == 0, "the ring's length is a power of two"
+    assert slots & (slots - 1) == 0, "so is the number of leaves of the tournament"
 
     def ints(*shape: int) -> Ints:
         return np.zeros(shape, dtype=np.int64)
@@ -221,6 +226,8 @@ def allocate(*, slots: int, ring: int, max_num_seqs: int, block_size: int, sessi
         requests=np.zeros(ring, dtype=REQUEST),
         replicas=np.zeros(slots, dtype=REPLICA),
         next_at_s=np.full(slots, np.inf),
+        earliest=ints(2 * slots),
+        requests_held=ints(slots),
         ready=ints(slots),
         slots=np.zeros((slots, max_num_seqs), dtype=SLOT),
         free_slots=ints(slots, max_num_seqs),
@@ -241,12 +248,12 @@ def allocate(*, slots: int, ring: int, max_num_seqs: int, block_size: int, sessi
     )
 
 
-# Arrays whose first axis is the replica slot: they grow together, and are cleared when a slot gets
-# a new replica.
+# Arrays whose first axis is the replica slot: they grow together, and a slot's part of them is
+# cleared when it gets a new replica.
 PER_REPLICA = (
-    "replicas", "next_at_s", "ready", "slots", "free_slots", "finish_heap", "block_phase",
-    "prefill_slots", "counters", "ttft_buckets", "itl_buckets", "e2e_buckets", "queue_buckets",
-    "iteration_buckets",
+    "replicas", "next_at_s", "requests_held", "ready", "slots", "free_slots", "finish_heap",
+    "block_phase", "prefill_slots", "counters", "ttft_buckets", "itl_buckets", "e2e_buckets",
+    "queue_buckets", "iteration_buckets",
 )  # fmt: skip
 
 
@@ -259,6 +266,7 @@ def grow_slots(state: State) -> State:
         new[: old.shape[0]] = old
         grown[name] = new
     grown["next_at_s"][state.next_at_s.shape[0] :] = np.inf
+    grown["earliest"] = np.zeros(2 * state.earliest.shape[0], dtype=np.int64)
     return state._replace(**grown)
 
 
@@ -287,3 +295,8 @@ def clear_slot(state: State, slot: int, *, uid: int, slowness: float) -> None:
     replica["partial"] = replica["newest"] = -1
     replica["waiting_head"] = replica["waiting_tail"] = -1
     state.free_slots[slot] = np.arange(state.free_slots.shape[1])
+
+
+def raw(records: Records) -> Records:
+    """The same memory without field names: numpy copies it at once instead of field by field."""
+    return records.view(np.dtype((np.void, records.dtype.itemsize)))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from simulations.engine_layout import Ints, Records, State
+from simulations.engine_layout import COUNTERS, Ints, Records, State, raw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ def read_counters(state: State, *, at_s: float, slots: Ints, uids: Ints) -> Flee
         at_s=at_s,
         uids=uids,
         draining=state.replicas["draining"][slots].astype(np.bool_),
-        values=state.counters[slots],
+        values=raw(state.counters)[slots].view(COUNTERS),
         ttft_buckets=state.ttft_buckets[slots],
         itl_buckets=state.itl_buckets[slots],
         e2e_buckets=state.e2e_buckets[slots],

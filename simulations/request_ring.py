@@ -6,7 +6,7 @@ import numpy as np
 
 from scaler.errors import ScenarioError
 from simulations import engine
-from simulations.engine_layout import REQUEST, Floats, Ints, Records, State, grow_ring
+from simulations.engine_layout import REQUEST, Floats, Ints, Records, State, grow_ring, raw
 
 TOKENS_MAX = 2**30
 
@@ -58,8 +58,8 @@ def append(
     ring = state.requests
     begin = first & (ring.shape[0] - 1)
     fitting = min(count, ring.shape[0] - begin)
-    ring[begin : begin + fitting] = rows[:fitting]
-    ring[: count - fitting] = rows[fitting:]
+    raw(ring)[begin : begin + fitting] = raw(rows)[:fitting]
+    raw(ring)[: count - fitting] = raw(rows)[fitting:]
     state.clock["arrivals_loaded"] = first + count
     return state
 
@@ -91,7 +91,8 @@ def take_ended(state: State) -> Records:
     first = begin & (ring.shape[0] - 1)
     fitting = min(ended, ring.shape[0] - first)
     state.clock["outcomes_taken"] = begin + ended
-    return np.concatenate((ring[first : first + fitting], ring[: ended - fitting]))
+    parts = (raw(ring)[first : first + fitting], raw(ring)[: ended - fitting])
+    return np.concatenate(parts).view(REQUEST)
 
 
 def untaken(state: State) -> Records:
