@@ -29,6 +29,8 @@ async def test_e14_no_stale_or_blind_data_is_ever_a_zero() -> None:
         assert all("no decision yet" in text for text in await refusals(rig))
         rig.publish(reference(), 0, state=AnswerState.UNKNOWN, reason="blind at zero")
         assert all("(blind at zero)" in text for text in await refusals(rig))
+        rig.publish(reference(), 0, state=AnswerState.UNKNOWN, reason="label " * 1000)
+        assert {len(text) for text in await refusals(rig)} == {1024}  # what an event may hold
         rig.publish(reference(), 5)
         rig.clock.at_s += EXPIRY_S  # as old as allowed
         assert (await rig.keda.metrics(reference())).metricValues[0].metricValue == 5
