@@ -49,6 +49,7 @@ class Fault:
     pattern: str = ".*"
     status: HTTPStatus = HTTPStatus.INTERNAL_SERVER_ERROR
     delay_s: float = 0.0
+    text: str = '{"kind": "List", "items": [{'  # of GARBAGE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +185,7 @@ class KubeApi:
             case FaultKind.SLOW:
                 await asyncio.sleep(fault.delay_s)
             case FaultKind.GARBAGE:
-                return web.Response(text='{"kind": "List", "items": [{', content_type="text/html")
+                return web.Response(text=fault.text, content_type="text/html")
         return None
 
     async def _version(self, _request: web.Request) -> web.StreamResponse:

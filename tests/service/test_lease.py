@@ -258,6 +258,18 @@ async def test_a_deleted_lease_of_a_dead_leader_is_taken_in_the_end() -> None:
         assert second.transitions == 1
 
 
+async def test_the_absence_of_a_lease_counts_only_while_it_is_watched() -> None:
+    async with cluster() as world:
+        first, second = candidate(world, "a"), candidate(world, "b")
+        await first.step()
+        await second.step()
+        world.store.delete(LEASE, "keda", "vllm-scaler")
+        world.clock.at_s += 1.0
+        assert not await second.step()
+        world.clock.at_s += 20.0  # meanwhile it may have been made, held and deleted again
+        assert not await second.step()
+
+
 @pytest.mark.parametrize("spec", [None, {}, {"holderIdentity": None}, {"holderIdentity": ""}])
 async def test_an_empty_lease_is_free(spec: dict[str, object] | None) -> None:
     async with cluster() as world:

@@ -18,7 +18,7 @@ from scaler.demo.kube_objects import (
     pod,
     scaled_object,
 )
-from scaler.demo.kube_store import RESOURCE_TYPES, ResourceType
+from scaler.demo.kube_store import RESOURCE_TYPES, ResourceType, timestamp
 from scaler.signals.kube.feeds import Resource
 from scaler.signals.kube.informer import Health, Pace
 from scaler.signals.kube.records import (
@@ -243,6 +243,23 @@ async def test_a_pod_that_loses_and_regains_readiness_is_no_start_up() -> None:
             assert known(view).replicas.start_up_s == ()
 
 
+async def test_a_pod_first_seen_without_the_readiness_it_had_is_no_start_up() -> None:
+    async with cluster() as world:
+        fill(world)
+        times = PodTimes(created_at_s=NOW_S - 600.0)
+        flapping = pod("ml", "llama-0", app="llama", times=times, state=PodState.LOADING)
+        # It was ready: the condition turned false a minute ago, long after the container's start.
+        flapping["status"]["conditions"][1]["lastTransitionTime"] = timestamp(NOW_S - 60.0)
+        world.store.apply(flapping)
+        async with started(world.view()) as view:
+            await live(view)
+            assert known(view).replicas.ready == 1
+            again = replace(times, ready_at_s=NOW_S + 30.0)
+            world.store.apply(pod("ml", "llama-0", app="llama", times=again))
+            await until(lambda: known(view).replicas.ready == 2)
+            assert known(view).replicas.start_up_s == ()
+
+
 async def test_groups_of_a_leader_worker_set_are_replicas() -> None:
     ref = TargetRef(namespace="ml", kind="leaderworkerset", name="big")
     async with cluster() as world:
@@ -431,6 +448,45 @@ async def test_an_orderly_end_of_a_watch_loses_nothing() -> None:
             assert {one.lists for one in view.health()} == {1}
 
 
+async def test_between_two_watches_the_state_does_not_count_as_of_now() -> None:
+    async with cluster(bookmark_s=0.01) as world:
+        fill(world)
+        async with started(world.view(pace=Pace(watch_s=1.0, silence_slack_s=5.0))) as view:
+            await live(view)
+            world.sleeps.open.clear()
+            await until(lambda: all(one.health is Health.BROKEN for one in view.health()))
+            world.clock.at_s = NOW_S + 40.0
+            assert known(view).replicas.seen_at_s == NOW_S
+            world.sleeps.open.set()
+            await until(lambda: known(view).replicas.seen_at_s == NOW_S + 40.0)
+
+
+async def test_a_watch_refused_as_gone_starts_over() -> None:
+    async with cluster() as world:
+        fill(world)
+        gone = Fault(kind=FaultKind.STATUS, pattern="deployments.*watch", status=HTTPStatus.GONE)
+        world.api.faults.append(gone)
+        async with started(world.view()) as view:
+            await until(lambda: lists(view, Resource.DEPLOYMENTS) >= 2)
+            assert lists(view, Resource.PODS) == 1
+
+
+async def test_a_watch_that_talks_nonsense_starts_over() -> None:
+    async with cluster() as world:
+        fill(world)
+        nonsense = Fault(kind=FaultKind.GARBAGE, pattern="deployments.*watch", text="<html>\n")
+        world.api.faults.append(nonsense)
+        async with started(world.view()) as view:
+            await until(lambda: lists(view, Resource.DEPLOYMENTS) >= 2)
+            assert lists(view, Resource.PODS) == 1
+            world.api.faults.clear()
+            await live(view)
+
+
+def lists(view: KubernetesView, resource: Resource) -> int:
+    return next(one.lists for one in view.health() if one.resource == resource.value[1])
+
+
 async def test_bookmarks_carry_a_quiet_watch_over_a_compaction() -> None:
     async with cluster(bookmark_s=0.01) as world:
         fill(world)
@@ -477,7 +533,7 @@ async def test_a_server_that_was_never_there() -> None:
             assert view.scaled_objects_seen_at_s() is None
             await world.api.start()
             await until(lambda: isinstance(view.target(LLAMA), TargetState))
-            assert view.scaled_objects_seen_at_s() == NOW_S
+            await until(lambda: view.scaled_objects_seen_at_s() == NOW_S)
 
 
 async def test_a_server_that_hangs_holds_up_nobody() -> None:
@@ -500,6 +556,19 @@ async def test_a_watch_that_falls_silent_is_ended_and_opened_again() -> None:
             await until(lambda: all(one.watches >= 3 for one in view.health()))
             world.store.apply(deployment("ml", "llama", replicas=3))
             await until(lambda: known(view).replicas.wanted == 3)
+
+
+async def test_a_silent_watch_was_right_only_up_to_its_last_word() -> None:
+    async with cluster() as world:
+        fill(world)
+        async with started(world.view(pace=Pace(watch_s=0.4, silence_slack_s=0.2))) as view:
+            await live(view)
+            world.sleeps.open.clear()  # no second watch
+            world.clock.at_s = NOW_S + 50.0
+            assert known(view).replicas.seen_at_s == NOW_S + 50.0  # nothing speaks against it yet
+            await until(lambda: all(one.health is Health.BROKEN for one in view.health()))
+            assert known(view).replicas.seen_at_s == NOW_S
+            world.sleeps.open.set()
 
 
 @pytest.mark.parametrize("status", [HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.TOO_MANY_REQUESTS])
