@@ -44,22 +44,25 @@ def update_demand(
     first = state.seen_at_s is None
     kept = 0.0 if first else decay(work.interval_s, config.rate_time_constant_s)
     mix = decay(work.interval_s, config.mix_time_constant_s)
+    counted = float(_with_lengths(work))
     arrived_per_s = work.requests_arrived / work.interval_s
     return DemandState(
         seen_at_s=min(work.seen_at_s, observation.seen_at_s),
         requests_per_s=kept * state.requests_per_s + (1.0 - kept) * arrived_per_s,
-        finished=mix * state.finished + _finished(work),
-        finished_prompt_tokens=mix * state.finished_prompt_tokens + work.finished_prompt_tokens,
-        finished_output_tokens=mix * state.finished_output_tokens + work.finished_output_tokens,
+        finished=mix * state.finished + counted * work.requests_finished,
+        finished_prompt_tokens=mix * state.finished_prompt_tokens
+        + counted * work.finished_prompt_tokens,
+        finished_output_tokens=mix * state.finished_output_tokens
+        + counted * work.finished_output_tokens,
         served_tokens=mix * state.served_tokens + work.prompt_tokens + work.cached_tokens,
         cached_tokens=mix * state.cached_tokens + work.cached_tokens,
     )
 
 
-def _finished(work: Work) -> float:
-    """Finished requests whose lengths are known: none where the engine exports no lengths."""
+def _with_lengths(work: Work) -> bool:
+    """Whether the sample knows both how many requests finished and how long they were."""
     has_lengths = work.finished_prompt_tokens + work.finished_output_tokens > 0.0
-    return work.requests_finished if has_lengths else 0.0
+    return has_lengths and work.requests_finished > 0.0
 
 
 def demand_of(observation: Observation, state: DemandState, config: DemandConfig) -> Demand:
