@@ -1,0 +1,74 @@
+"""The door: what a fleet can produce passes untouched, the rest becomes NoData with a cause."""
+
+import math
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from scaler.core.model import Cause, Latency, NoData, Observation, Replicas, Work
+from scaler.core.sound import AMOUNT_MAX, RATIO_MAX, sound
+from tests.core.play import observation
+from tests.core.test_invariants import wild_observation
+
+GOOD = observation({"at_s": "15", "ready": "3", "rate": "4", "gpu": "0.5", "gateway": "2"})
+
+
+@settings(max_examples=300, deadline=None)
+@given(wild_observation(0.0))
+def test_what_passes_the_door_is_finite_and_plausible(seen: Observation) -> None:
+    checked = sound(seen)
+    for item in fields(checked):
+        signal = getattr(checked, item.name)
+        if isinstance(signal, NoData | Replicas) or not hasattr(signal, "__dataclass_fields__"):
+            continue
+        for name in signal.__dataclass_fields__:
+            value = getattr(signal, name)
+            if name == "interval_s" and item.name == "gateway":
+                continue  # no rate is formed from it
+            if name.endswith("_ratio"):
+                assert 0.0 <= value <= RATIO_MAX
+            elif isinstance(value, float):
+                assert abs(value) <= AMOUNT_MAX
+                assert value >= 0.0 or name == "requests_arrived"
+
+
+def test_a_sound_observation_is_not_copied() -> None:
+    assert sound(GOOD) is GOOD
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "cause"),
+    [
+        ("queue", "requests_waiting", math.nan, Cause.NOT_A_NUMBER),
+        ("queue", "requests_running", -1.0, Cause.MALFORMED),
+        ("kv_cache", "usage_mean_ratio", 35.0, Cause.MALFORMED),  # a percentage
+        ("gpu", "utilisation_max_ratio", math.inf, Cause.NOT_A_NUMBER),
+        ("work", "interval_s", 0.0, Cause.MALFORMED),
+        ("work", "output_tokens", 2e12, Cause.MALFORMED),
+        ("gateway", "requests_arrived", -3.0, Cause.MALFORMED),
+        ("ttft", "counts", (1.0, 2.0), Cause.MALFORMED),
+        ("ttft", "counts", (math.nan, 0.0, 0.0, 0.0, 0.0), Cause.NOT_A_NUMBER),
+        ("replicas", "wanted", -1, Cause.MALFORMED),
+        ("replicas", "unschedulable", -1, Cause.MALFORMED),
+    ],
+)
+def test_an_impossible_value_is_named(name: str, field: str, value: object, cause: Cause) -> None:
+    signal: Any = getattr(GOOD, name)
+    changed: dict[str, Any] = {name: replace(signal, **{field: value})}
+    found = getattr(sound(replace(GOOD, **changed)), name)
+    assert isinstance(found, NoData)
+    assert found.cause is cause
+    assert found.detail
+
+
+def test_a_ratio_a_hair_above_one_and_a_negative_balance_pass() -> None:
+    assert isinstance(GOOD.work, Work)
+    seen = replace(GOOD, work=replace(GOOD.work, requests_arrived=-2.0, coverage_ratio=1.0005))
+    assert sound(seen) is seen
+
+
+def test_a_histogram_of_nothing_is_a_histogram() -> None:
+    empty = Latency(seen_at_s=0.0, coverage_ratio=1.0, window_s=60.0, bounds_s=(), counts=(0.0,))
+    assert sound(replace(GOOD, ttft=empty)).ttft is empty
