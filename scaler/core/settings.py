@@ -1,6 +1,7 @@
 """How a setting is declared: default, range, reason, and whether the tuner may move it."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,8 +57,9 @@ class Declared:
         """``path = value, must be in [low, high]`` when a number is out of range, else None."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
-        low, high = self.setting.low, self.setting.high
-        if (low is None or value >= low) and (high is None or value <= high):
+        low = -math.inf if self.setting.low is None else self.setting.low
+        high = math.inf if self.setting.high is None else self.setting.high
+        if low <= value <= high:
             return None
         return f"{self.path} = {value}, must be in [{low:g}, {high:g}]"
 
