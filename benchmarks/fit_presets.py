@@ -6,6 +6,7 @@ Nothing here is random; the same data give the same numbers.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from benchmarks.perf_data import (
     Run,
     column,
     iteration_profile,
+    lmbenchmark_run,
     log_errors,
     pattern_search,
     recorded_run,
@@ -23,7 +25,7 @@ from benchmarks.perf_data import (
     steady_states,
 )
 from simulations.fitting import fit_profile, fit_relative, fit_steady_states
-from simulations.replica import ReplicaModel, StepTime
+from simulations.replica import ReplicaModel, Routing, StepTime
 
 STEADY = (
     ("meta-llama/Llama-3.1-70B", "h100_sxm", "fp8", 2),
@@ -43,6 +45,7 @@ def main() -> None:
     steady_presets()
     splitwise_presets()
     qwen3_moe_preset()
+    lmbenchmark_preset()
 
 
 def show(name: str, step: StepTime, errors: str) -> None:
@@ -73,15 +76,15 @@ def run_overhead_s(step: StepTime) -> float:
 
 
 def _e2e_error(run: Run, step: StepTime, overhead_s: float, which: npt.NDArray[np.bool_]) -> float:
-    model = ReplicaModel(
-        name="8b",
-        step=dataclasses.replace(step, overhead_s=overhead_s),
-        kv_blocks=34_900,
-        max_num_seqs=128,
-        max_num_batched_tokens=2048,
-    )
-    simulated = replay(run, model)
+    simulated = replay(run, model_8b(dataclasses.replace(step, overhead_s=overhead_s)))
     return float(np.mean(np.abs(simulated.e2e_s / run.e2e_s - 1.0)[which]))
+
+
+def model_8b(step: StepTime) -> ReplicaModel:
+    """The settings of the recorded Llama-3.1-8B run."""
+    return ReplicaModel(
+        name="8b", step=step, kv_blocks=34_900, max_num_seqs=128, max_num_batched_tokens=2048
+    )
 
 
 def steady_presets() -> None:
@@ -124,37 +127,102 @@ def splitwise_presets() -> None:
 
 
 def qwen3_moe_preset() -> None:
-    """Through the simulator: the six terms that fit the first 150 requests of the recorded run."""
+    """Through the simulator: the terms that fit the first 150 requests of the recorded run."""
     run = recorded_run("vllm_runs/qwen3-30b-a3b_rtxpro6000_dp2ep2.requests.csv")
+    model = fit_moe(run)
+    show("Qwen3-30B-A3B RTXPRO6000 one of two ranks", model.step, "see benchmarks.fidelity")
+
+
+def lmbenchmark_preset() -> None:
+    """Through the simulator: the terms, and the KV blocks, of two Llama-3-70B replicas on H100."""
+    model = fit_lmbenchmark()
+    show(f"Llama-3-70B H100 kv_blocks={model.kv_blocks}", model.step, "see benchmarks.fidelity")
+
+
+def fit_moe(run: Run) -> ReplicaModel:
+    """One of two data-parallel ranks, fitted to the first 150 requests."""
     first = np.arange(run.arrival_s.size) < 150
 
+    def build(terms: Floats) -> ReplicaModel:
+        step = one_decode_cost(terms.tolist())
+        return ReplicaModel(
+            name="moe", step=step, kv_blocks=20_000, max_num_seqs=128, max_num_batched_tokens=2048
+        )
+
     def loss(terms: Floats) -> float:
-        simulated = replay(run, moe_model(terms), replicas=2)
+        simulated = replay(run, build(terms), replicas=2)
         return log_errors(simulated.pick(first), run.pick(first))
 
-    best = pattern_search(loss, np.array([0.03, 1e-4, 2e-8, 0.03, 3e-5, 1e-9]))
-    simulated = replay(run, moe_model(best), replicas=2)
-    second = float(np.mean(np.abs(simulated.e2e_s / run.e2e_s - 1.0)[~first]))
-    errors = f"first half {loss(best):.3f} (sum of log errors), second half e2e {second:.3f}"
-    show("Qwen3-30B-A3B RTXPRO6000 one of two ranks", moe_model(best).step, errors)
+    return build(pattern_search(loss, np.array([0.03, 1e-4, 2e-8, 0.03, 3e-5, 1e-9])))
 
 
-def moe_model(terms: Floats) -> ReplicaModel:
-    """One data-parallel rank with these six terms."""
-    base_s, per_seq_s, per_kv_s, mixed_base_s, per_token_s, attention_s = terms.tolist()
-    step = StepTime(
+LMBENCHMARK = "openshift/exp-3/H100/vllm-standalone-llama-3-70b-2replicas-H100"
+LMBENCHMARK_FITTED = (
+    ("sharegpt", "20"),
+    ("sharegpt", "36"),
+    ("short_input", "1"),
+    ("short_input", "5"),
+    ("short_input", "10"),
+)
+
+
+def fit_lmbenchmark() -> ReplicaModel:
+    """Rates at which conversations do not find their prefixes: short prompts, or saturation."""
+    runs = [
+        lmbenchmark_run(experiment=LMBENCHMARK, workload=workload, qps=qps)
+        for workload, qps in LMBENCHMARK_FITTED
+    ]
+
+    def build(terms: Floats) -> ReplicaModel:
+        *step_terms, kv_blocks = terms.tolist()
+        step = one_decode_cost([*step_terms, 0.0])
+        return ReplicaModel(
+            name="70b", step=step, kv_blocks=max(600, int(kv_blocks)), max_model_len=8192
+        )
+
+    def loss(terms: Floats) -> float:
+        model = build(terms)
+        replays = (replay(r, model, replicas=2, routing=Routing.ROUND_ROBIN) for r in runs)
+        return sum(log_errors(s, r) for s, r in zip(replays, runs, strict=True))
+
+    return build(pattern_search(loss, np.array([0.0286, 1e-4, 1e-8, 0.03, 8e-5, 1300.0])))
+
+
+def fit_cpu(run: Run) -> ReplicaModel:
+    """The small model on a CPU: 60 usable blocks of 128 tokens."""
+
+    def build(terms: Floats) -> ReplicaModel:
+        return ReplicaModel(
+            name="cpu",
+            step=one_decode_cost(terms.tolist()),
+            kv_blocks=61,
+            block_size=128,
+            max_num_seqs=24,
+            max_num_batched_tokens=512,
+        )
+
+    def loss(terms: Floats) -> float:
+        return log_errors(replay(run, build(terms)), run)
+
+    return build(pattern_search(loss, np.array([0.008, 2e-4, 1e-8, 0.009, 1e-5, 1e-9])))
+
+
+def one_decode_cost(terms: Sequence[float]) -> StepTime:
+    """Decodes cost the same in both kinds of step; the bases differ.
+
+    The terms: base, per sequence, per KV token, base of mixed steps, per prefill token, attention.
+    """
+    base_s, per_seq_s, per_kv_token_s, mixed_base_s, per_prefill_token_s, attention_s = terms
+    return StepTime(
         overhead_s=0.0,
         decode_base_s=base_s,
         decode_per_seq_s=per_seq_s,
-        decode_per_kv_token_s=per_kv_s,
+        decode_per_kv_token_s=per_kv_token_s,
         mixed_base_s=mixed_base_s,
         mixed_per_seq_s=per_seq_s,
-        mixed_per_kv_token_s=per_kv_s,
-        prefill_per_token_s=per_token_s,
+        mixed_per_kv_token_s=per_kv_token_s,
+        prefill_per_token_s=per_prefill_token_s,
         prefill_attention_s=attention_s,
-    )
-    return ReplicaModel(
-        name="moe", step=step, kv_blocks=20_000, max_num_seqs=128, max_num_batched_tokens=2048
     )
 
 
