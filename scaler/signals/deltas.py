@@ -1,152 +1,260 @@
-"""Counters of pods between two samples: resets, new and vanished pods, missed collections."""
+"""Counters of pods between two samples: resets, new and vanished pods, missed collections.
+
+Deltas are formed in rounds.  A round ends when every pod that is being followed has a newer sample
+than at the last round's end, because scrapes may be rarer than collections: with a scrape every
+30 s and a collection every 15 s, adding up whatever is new would show half of the load each time.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from operator import attrgetter
 from statistics import median
-from typing import Any
 
+from scaler.core.model import Work
 from scaler.signals.samples import Histogram, PodSample
 
+PODS_MAX = 10_000  # followed at most; beyond it the longest unseen are forgotten
 _COUNTERS = (
     "finished", "rejected", "prompt_tokens", "cached_tokens", "output_tokens", "preemptions",
     "engine_steps", "finished_prompt_tokens", "finished_output_tokens",
 )  # fmt: skip
+_counters_of = attrgetter(*_COUNTERS)
 _RESTART_MOVES_S = 1.0  # a process start time that moves by more is another process
-_MISSED_FACTOR = 1.5  # a pod whose interval is longer than so many usual ones missed a collection
+_DOUBTS_MAX = 3  # lower counters in a row, after which they are believed without a restart
+# A pod that missed collections brings what happened meanwhile, so that nothing is lost; after more
+# than so many usual intervals it would look like a burst, and counts for one interval only.
+_CATCH_UP_FACTOR = 3.0
+_INTERVAL_MIN_S = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deltas:
-    """What happened between two collections, summed over pods.
+    """What happened in one round, summed over pods.
 
-    ``pods`` is how many pods could be compared, ``interval_s`` the usual time between their two
-    samples, ``counters`` by field of PodSample (absent ones are left out).
+    ``pods`` is how many pods were compared (0: no round has ended), ``interval_s`` the usual time
+    between their two samples, ``counters`` by field of PodSample (those no pod has are left out).
     """
 
     pods: int = 0
     interval_s: float = 0.0
     replica_s: float = 0.0
+    oldest_at_s: float = 0.0  # of the samples that ended the round
+    newest_at_s: float = 0.0
     arrived: float = 0.0
     counters: dict[str, float] = field(default_factory=dict)
     ttft: tuple[Histogram, ...] = ()
     itl: tuple[Histogram, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _PodDelta:
-    interval_s: float
-    arrived: float
-    counters: dict[str, float]
-    ttft: Histogram | None
-    itl: Histogram | None
+def work_of(deltas: Deltas, coverage_ratio: float, seen_at_s: float) -> Work:
+    """Work from the growth of counters.
+
+    Computed prompt tokens are all prompt tokens less the cached ones.  Older versions count cache
+    hits when a request is scheduled, also again after a preemption: no more are taken than came.
+    """
+    count = deltas.counters.get
+    prompt = count("prompt_tokens", 0.0)
+    cached = min(count("cached_tokens", 0.0), prompt)
+    return Work(
+        seen_at_s=seen_at_s,
+        coverage_ratio=coverage_ratio,
+        interval_s=deltas.interval_s,
+        replica_s=deltas.replica_s,
+        requests_arrived=deltas.arrived,
+        requests_finished=count("finished", 0.0),
+        requests_rejected=count("rejected", 0.0),
+        prompt_tokens=prompt - cached,
+        cached_tokens=cached,
+        output_tokens=count("output_tokens", 0.0),
+        preemptions=count("preemptions", 0.0),
+        engine_steps=count("engine_steps", 0.0),
+        finished_prompt_tokens=count("finished_prompt_tokens", 0.0),
+        finished_output_tokens=count("finished_output_tokens", 0.0),
+    )
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A pod as it was when the last round ended."""
+
+    base: PodSample
+    doubts: int = 0
 
 
 class PodHistory:
-    """The previous sample of every pod, and the arrivals that are owed.
+    """The last sample of every pod, and how its counters grew since."""
 
-    A gauge and a counter of one page may belong to neighbouring engine steps, so that the balance
-    of a quiet interval can be a request below zero; it is taken off the next one, so that arrivals
-    add up over time.
-    """
-
-    def __init__(self) -> None:
-        self._previous: dict[str, PodSample] = {}
+    def __init__(self, remembered_s: float) -> None:
+        self._remembered_s = remembered_s
+        self._followed: dict[str, _Followed] = {}
         self._stepped_at_s: float | None = None
-        self._owed = 0.0
+        self._carried = 0.0
 
     def step(self, samples: Sequence[PodSample]) -> Deltas:
-        """Compare with the previous samples and remember these; vanished pods are forgotten.
+        """Take in a collection; deltas if it ends a round.
 
+        Every sample must have the fields of the balance: ``running``, ``waiting``, ``finished``.
         What a vanished pod had in flight is gone: it is neither finished nor negative demand.
         """
-        made: list[_PodDelta] = []
-        kept: dict[str, PodSample] = {}
+        pairs: list[tuple[_Followed, PodSample]] = []
+        pending = False
         for sample in samples:
-            previous = self._previous.get(sample.pod)
-            kept[sample.pod] = sample
-            if previous is not None and sample.at_s <= previous.at_s:
-                kept[sample.pod] = previous  # the same scrape again: nothing new
+            followed = self._follow(sample)
+            if followed is None:
                 continue
-            before = self._before(sample, previous)
-            if before is not None:
-                made.append(_delta(before, sample))
+            if sample.at_s <= followed.base.at_s:
+                pending = True  # the same scrape again, or a late one
+            else:
+                pairs.append((followed, sample))
         if samples:  # an empty collection is a gap, not the end of all pods
-            self._previous = kept
             self._stepped_at_s = max(sample.at_s for sample in samples)
-        return self._summed(made)
-
-    def _before(self, sample: PodSample, previous: PodSample | None) -> PodSample | None:
-        """What to compare with: the previous sample, zeros for a process that began since, or None.
-
-        A pod seen for the first time whose process is older has an unknown past.
-        """
-        if previous is not None and not _restarted(previous, sample):
-            return previous
-        started_at_s = sample.started_at_s
-        if previous is not None:
-            since_s = previous.at_s if started_at_s is None else max(started_at_s, previous.at_s)
-            return _zero(sample, since_s)
-        stepped_at_s = self._stepped_at_s
-        if started_at_s is None or stepped_at_s is None or started_at_s < stepped_at_s:
-            return None
-        return _zero(sample, started_at_s)
-
-    def _summed(self, made: Sequence[_PodDelta]) -> Deltas:
-        if not made:
+            self._forget(len(samples))
+        if pending or not pairs:
             return Deltas()
+        return self._summed([_advanced(followed, sample) for followed, sample in pairs])
+
+    def _follow(self, sample: PodSample) -> _Followed | None:
+        """How far the pod was followed; None where counting begins with this sample.
+
+        A pod seen for the first time has an unknown past, unless its process began since the last
+        collection: then it is followed from zero.
+        """
+        followed = self._followed.get(sample.pod)
+        if followed is not None and sample.at_s - followed.base.at_s <= self._remembered_s:
+            return followed
+        started_at_s, stepped_at_s = sample.started_at_s, self._stepped_at_s
+        young = (
+            started_at_s is not None
+            and stepped_at_s is not None
+            and stepped_at_s <= started_at_s < sample.at_s
+        )
+        if young and started_at_s is not None:
+            self._followed[sample.pod] = _Followed(_zero(sample, started_at_s))
+            return self._followed[sample.pod]
+        self._followed[sample.pod] = _Followed(sample)
+        return None
+
+    def _forget(self, present: int) -> None:
+        """Let go of pods that were not seen for long; all are bounded by ``PODS_MAX``."""
+        if len(self._followed) == present or self._stepped_at_s is None:
+            return
+        horizon_s = self._stepped_at_s - self._remembered_s
+        kept = {
+            pod: followed
+            for pod, followed in self._followed.items()
+            if followed.base.at_s >= horizon_s
+        }
+        if len(kept) > PODS_MAX:
+            newest = sorted(kept, key=lambda pod: kept[pod].base.at_s, reverse=True)[:PODS_MAX]
+            kept = {pod: kept[pod] for pod in newest}
+        self._followed = kept
+
+    def _summed(self, made: Sequence["_PodDelta"]) -> Deltas:
         usual_s = median(delta.interval_s for delta in made)
         shares = [_share(delta.interval_s, usual_s) for delta in made]
-        arrived = self._owed + sum(
-            share * delta.arrived for share, delta in zip(shares, made, strict=True)
-        )
-        self._owed = min(arrived, 0.0)
-        counters: dict[str, float] = {}
-        for share, delta in zip(shares, made, strict=True):
-            for name, value in delta.counters.items():
-                counters[name] = counters.get(name, 0.0) + share * value
+        balance = sum(share * delta.arrived for share, delta in zip(shares, made, strict=True))
+        # Gauge and counter of one page may belong to neighbouring engine steps, so that a balance
+        # may fall below zero.  The next one makes up for it; later ones do not, or requests that
+        # were dropped uncounted would hide as many new ones.
+        arrived, self._carried = balance + self._carried, min(balance, 0.0)
         return Deltas(
             pods=len(made),
             interval_s=usual_s,
             replica_s=sum(
                 share * delta.interval_s for share, delta in zip(shares, made, strict=True)
             ),
+            oldest_at_s=min(delta.at_s for delta in made),
+            newest_at_s=max(delta.at_s for delta in made),
             arrived=max(arrived, 0.0),
-            counters=counters,
+            counters=_counters(shares, made),
             ttft=tuple(delta.ttft for delta in made if delta.ttft is not None),
             itl=tuple(delta.itl for delta in made if delta.itl is not None),
         )
 
 
-def _share(interval_s: float, usual_s: float) -> float:
-    """The part of a longer interval that belongs to this one, so that rates are not inflated."""
-    return usual_s / interval_s if interval_s > _MISSED_FACTOR * usual_s else 1.0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PodDelta:
+    """One pod's part of a round; ``grown`` is in the order of ``_COUNTERS``."""
+
+    at_s: float
+    interval_s: float
+    arrived: float
+    grown: tuple[float | None, ...]
+    ttft: Histogram | None
+    itl: Histogram | None
 
 
-def _restarted(previous: PodSample, sample: PodSample) -> bool:
-    """Whether another process answers: its start moved, or a counter fell."""
-    if previous.started_at_s is not None and sample.started_at_s is not None:
-        return abs(sample.started_at_s - previous.started_at_s) > _RESTART_MOVES_S
+def _advanced(followed: _Followed, sample: PodSample) -> _PodDelta:
+    """The pod's part of the round; it is followed from ``sample`` on."""
+    before, after = followed.base, sample
+    if _restarted(before, sample):
+        before = _zero(sample, max(sample.started_at_s or before.at_s, before.at_s))
+        followed.doubts = 0
+    elif _lower(before, sample):
+        followed.doubts += 1
+        if followed.doubts >= _DOUBTS_MAX:
+            before, followed.doubts = replace(sample, at_s=before.at_s), 0
+        else:
+            after = _at_least(before, sample)
+    else:
+        followed.doubts = 0
+    followed.base = after
+    return _delta(before, after)
+
+
+def _restarted(before: PodSample, after: PodSample) -> bool:
+    """Whether another process answers: its start moved or, where that is not told, counters fell.
+
+    With the same start a fall is a page that was cut off at a line's end, or one of two Prometheus
+    servers that lags behind the other: see ``_at_least``.
+    """
+    if before.started_at_s is not None and after.started_at_s is not None:
+        return abs(after.started_at_s - before.started_at_s) > _RESTART_MOVES_S
     return any(
-        (now := getattr(sample, name)) is not None
-        and (before := getattr(previous, name)) is not None
-        and now < before
-        for name in _COUNTERS
+        now is not None and then is not None and now < then
+        for then, now in zip(_counters_of(before), _counters_of(after), strict=True)
     )
+
+
+def _lower(before: PodSample, after: PodSample) -> bool:
+    """Whether a counter of the same process fell or is missing now."""
+    return any(
+        then is not None and (now is None or now < then)
+        for then, now in zip(_counters_of(before), _counters_of(after), strict=True)
+    )
+
+
+def _at_least(before: PodSample, after: PodSample) -> PodSample:
+    """``after`` with counters that did not fall: what is missing comes with the next sample."""
+    highest = {
+        name: then if now is None or (then is not None and now < then) else now
+        for name, then, now in zip(
+            _COUNTERS, _counters_of(before), _counters_of(after), strict=True
+        )
+    }
+    return replace(after, **highest)
 
 
 def _zero(sample: PodSample, at_s: float) -> PodSample:
     """A sample of the same process before it did anything."""
-    zeros: dict[str, Any] = {name: 0.0 for name in _COUNTERS if getattr(sample, name) is not None}
-    return replace(
-        sample,
-        at_s=min(at_s, sample.at_s),
+    return PodSample(
+        pod=sample.pod,
+        at_s=at_s,
+        model_names=sample.model_names,
         running=0.0,
         waiting=0.0,
-        deferred=0.0,
+        finished=0.0,
+        rejected=0.0,
+        prompt_tokens=0.0,
+        cached_tokens=0.0,
+        output_tokens=0.0,
+        preemptions=0.0,
+        engine_steps=0.0,
+        finished_prompt_tokens=0.0,
+        finished_output_tokens=0.0,
         ttft=_emptied(sample.ttft),
         itl=_emptied(sample.itl),
-        **zeros,
     )
 
 
@@ -157,16 +265,17 @@ def _emptied(histogram: Histogram | None) -> Histogram | None:
 
 
 def _delta(before: PodSample, after: PodSample) -> _PodDelta:
-    counters = {
-        name: max(now - (getattr(before, name) or 0.0), 0.0)
-        for name in _COUNTERS
-        if (now := getattr(after, name)) is not None
-    }
-    flight = _in_flight(after) - _in_flight(before)
+    """Growth between two samples; unknown for a counter that one of them does not have."""
+    grown = tuple(
+        None if now is None or then is None else max(now - then, 0.0)
+        for then, now in zip(_counters_of(before), _counters_of(after), strict=True)
+    )
+    finished, rejected = grown[0] or 0.0, grown[1] or 0.0
     return _PodDelta(
-        interval_s=max(after.at_s - before.at_s, 1e-3),
-        arrived=flight + counters.get("finished", 0.0) + counters.get("rejected", 0.0),
-        counters=counters,
+        at_s=after.at_s,
+        interval_s=max(after.at_s - before.at_s, _INTERVAL_MIN_S),
+        arrived=finished + rejected + _in_flight(after) - _in_flight(before),
+        grown=grown,
         ttft=_between(before.ttft, after.ttft),
         itl=_between(before.itl, after.itl),
     )
@@ -177,9 +286,32 @@ def _in_flight(sample: PodSample) -> float:
 
 
 def _between(before: Histogram | None, after: Histogram | None) -> Histogram | None:
-    """Observations per bucket between two samples; None when the bounds changed."""
+    """Observations per bucket between two samples; None where they cannot be compared."""
     if before is None or after is None or before.bounds_s != after.bounds_s:
         return None
+    if before.counts == after.counts:
+        return Histogram(bounds_s=after.bounds_s, counts=(0.0,) * len(after.counts))
     rises = [now - then for now, then in zip(after.counts, before.counts, strict=True)]
-    buckets = [rises[0], *(high - low for low, high in pairwise(rises))]
-    return Histogram(bounds_s=after.bounds_s, counts=tuple(max(count, 0.0) for count in buckets))
+    buckets = (rises[0], *(high - low for low, high in pairwise(rises)))
+    if min(buckets) < 0.0:
+        return None
+    return Histogram(bounds_s=after.bounds_s, counts=buckets)
+
+
+def _share(interval_s: float, usual_s: float) -> float:
+    """The part of a pod's growth that counts for this round."""
+    return usual_s / interval_s if interval_s > _CATCH_UP_FACTOR * usual_s else 1.0
+
+
+def _counters(shares: Sequence[float], made: Sequence[_PodDelta]) -> dict[str, float]:
+    """Growth by name, of the counters that any pod has."""
+    sums: dict[str, float] = {}
+    for place, name in enumerate(_COUNTERS):
+        grown = [
+            share * value
+            for share, delta in zip(shares, made, strict=True)
+            if (value := delta.grown[place]) is not None
+        ]
+        if grown:
+            sums[name] = sum(grown)
+    return sums

@@ -20,9 +20,8 @@ class HistogramWindow:
         self._bounds: Bounds | None = None
 
     def add(self, deltas: Sequence[Histogram], now_s: float) -> None:
-        """Add the buckets of one collection, a histogram per pod."""
-        while self._added and self._added[0][0] <= now_s - self.window_s:
-            self._added.popleft()
+        """Add the buckets of one round, a histogram per pod."""
+        self._forget(now_s)
         sums: dict[Bounds, list[float]] = {}
         for histogram in deltas:
             known = sums.get(histogram.bounds_s)
@@ -35,8 +34,9 @@ class HistogramWindow:
             self._bounds = bounds
             self._added.append((now_s, Histogram(bounds_s=bounds, counts=tuple(counts))))
 
-    def read(self) -> Histogram | None:
+    def read(self, now_s: float) -> Histogram | None:
         """Buckets over the window; zeros when nothing was observed, None before any histogram."""
+        self._forget(now_s)
         if self._bounds is None:
             return None
         sums: dict[Bounds, list[float]] = {self._bounds: [0.0] * len(self._bounds)}
@@ -46,3 +46,7 @@ class HistogramWindow:
                 known[place] += count
         bounds, counts = max(sums.items(), key=lambda item: sum(item[1]))
         return Histogram(bounds_s=bounds, counts=tuple(counts))
+
+    def _forget(self, now_s: float) -> None:
+        while self._added and self._added[0][0] <= now_s - self.window_s:
+            self._added.popleft()

@@ -98,7 +98,7 @@ class TargetRef:
 
     @property
     def key(self) -> str:
-        """``namespace/kind/name`` and, where one is asked for, ``#model``; samples have it as key."""
+        """``namespace/kind/name``, with ``#model`` where one is asked for: the key of samples."""
         model = f"#{self.model_name}" if self.model_name else ""
         return f"{self.namespace}/{self.kind}/{self.name}{model}"
 

@@ -1,10 +1,12 @@
 """Samples of a target's pods -> Observation: deltas, freshness, coverage.
 
-One tracker per target keeps the previous sample of every pod.  Counter resets, new pods, vanished
-pods and samples seen twice are handled here and nowhere else.
+One tracker per target keeps the previous sample of every pod.  Each signal has its own freshness
+and coverage: the share of the ready replicas whose samples have it.  A signal that too few of them
+have is NoData and says how many of how many.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from scaler.core.model import (
     Cause,
@@ -19,35 +21,37 @@ from scaler.core.model import (
     Signal,
     Work,
 )
-from scaler.signals.deltas import Deltas, PodHistory
+from scaler.signals.deltas import PODS_MAX, Deltas, PodHistory, work_of
 from scaler.signals.latencies import HistogramWindow
-from scaler.signals.samples import GpuSample, PodRef, PodSample, TargetSamples
+from scaler.signals.samples import GpuSample, PodSample, TargetSamples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackerSettings:
     """When a sample is too old, and how many replicas must have one.
 
-    ``stale_after_s`` is three scrapes of 15 s; ``gpu_stale_after_s`` allows for DCGM's own 30 s
-    interval on
-    top.  ``window_s`` is that of latency histograms built from pages.
+    ``stale_after_s`` is three scrapes of 15 s; ``gpu_stale_after_s`` allows for DCGM's own interval
+    of 30 s on top.  ``window_s`` is that of latency histograms built from pages.  A pod that
+    stopped answering is followed for ``remembered_s``, and expected for as long where no Kubernetes
+    API says which pods there are.
     """
 
     stale_after_s: float = 45.0
     gpu_stale_after_s: float = 90.0
     coverage_min_ratio: float = 0.8
     window_s: float = 60.0
-    remembered_s: float = 300.0  # how long a pod that stopped answering is still expected
+    remembered_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Group:
-    """The fresh samples of one collection, and how complete they are."""
+    """The fresh samples of one collection, of ``expected`` replicas that are awake."""
 
     samples: tuple[PodSample, ...]
-    coverage_ratio: float
+    expected: int
     seen_at_s: float
     missing: NoData | None  # why there are too few
+    fault: str  # what became of the first replica without a sample
 
 
 class TargetTracker:
@@ -55,12 +59,13 @@ class TargetTracker:
 
     def __init__(self, settings: TrackerSettings) -> None:
         self.settings = settings
-        self._pods = PodHistory()
+        self._pods = PodHistory(settings.remembered_s)
         self._ttft = HistogramWindow(settings.window_s)
         self._itl = HistogramWindow(settings.window_s)
         self._gateway: tuple[float, float] | None = None
         self._last_seen_s: dict[str, float] = {}
         self._last_work: Work | None = None
+        self._last_work_at_s = 0.0
 
     def observe(
         self, samples: TargetSamples, replicas: Replicas | NoData, now_s: float
@@ -68,18 +73,16 @@ class TargetTracker:
         """The observation of one collection; every missing signal says why it is missing."""
         expected = self._expected(samples, now_s)
         group = self._engines(samples, expected, now_s)
-        deltas = self._pods.step(group.samples)
-        self._ttft.add(deltas.ttft, now_s)
-        self._itl.add(deltas.itl, now_s)
+        work = self._work(samples, group, now_s)
         return Observation(
             seen_at_s=now_s,
             replicas=replicas,
-            queue=samples.faults.get(Signal.QUEUE) or group.missing or _queue(group),
-            kv_cache=samples.faults.get(Signal.KV_CACHE) or group.missing or _kv_cache(group),
-            ttft=self._latency(samples, group, Signal.TTFT),
-            itl=self._latency(samples, group, Signal.ITL),
-            work=self._work(samples, group, deltas, now_s),
-            gpu=self._gpu(samples, now_s),
+            queue=samples.faults.get(Signal.QUEUE) or group.missing or self._queue(group),
+            kv_cache=samples.faults.get(Signal.KV_CACHE) or group.missing or self._kv_cache(group),
+            ttft=self._latency(samples, group, Signal.TTFT, now_s),
+            itl=self._latency(samples, group, Signal.ITL, now_s),
+            work=work,
+            gpu=self._gpu(samples, expected, now_s),
             gateway=self._front(samples, now_s),
         )
 
@@ -87,166 +90,226 @@ class TargetTracker:
         """Names of the pods that should have samples: ready leaders, or those seen lately."""
         pods = samples.target.pods
         if pods is not None:
-            return tuple(pod.name for pod in pods if _serves(pod))
+            return tuple(pod.name for pod in pods if pod.ready and pod.leader)
         for name, sample in samples.pods.items():
             if isinstance(sample, PodSample):
                 self._last_seen_s[name] = now_s
         horizon_s = now_s - self.settings.remembered_s
-        self._last_seen_s = {
-            name: at_s for name, at_s in self._last_seen_s.items() if at_s >= horizon_s
-        }
-        return tuple(self._last_seen_s)
+        lately = {name: at_s for name, at_s in self._last_seen_s.items() if at_s >= horizon_s}
+        if len(lately) > PODS_MAX:
+            lately = {name: at_s for name, at_s in lately.items() if at_s == now_s}
+        self._last_seen_s = lately
+        return tuple(lately)
 
     def _engines(self, samples: TargetSamples, expected: tuple[str, ...], now_s: float) -> _Group:
-        """Fresh samples of expected pods; too few of them are named with their causes."""
+        """Fresh samples of expected pods; too few of them are named with a cause.
+
+        A sleeping replica answers, but can serve nothing: it is neither load nor capacity.
+        """
         fresh: list[PodSample] = []
         faults: list[NoData] = []
+        asleep = 0
+        oldest_s = now_s - self.settings.stale_after_s
         for name in expected:
             sample = samples.pods.get(name)
-            if isinstance(sample, PodSample) and sample.asleep:
-                continue  # cannot serve: neither load nor capacity
-            if isinstance(sample, PodSample):
-                age_s = now_s - sample.at_s
-                if age_s <= self.settings.stale_after_s:
-                    fresh.append(sample)
-                else:
-                    faults.append(NoData(cause=Cause.STALE, detail=f"{name}: {age_s:.0f} s old"))
-            else:
+            if not isinstance(sample, PodSample):
                 faults.append(sample or _no_series(name))
-        coverage = len(fresh) / len(expected) if expected else 0.0
-        return _Group(
+            elif sample.at_s < oldest_s:
+                faults.append(_stale(name, now_s - sample.at_s, self.settings.stale_after_s))
+            elif sample.asleep:
+                asleep += 1
+            else:
+                fresh.append(sample)
+        group = _Group(
             samples=tuple(fresh),
-            coverage_ratio=coverage,
-            seen_at_s=min((sample.at_s for sample in fresh), default=now_s),
-            missing=self._missing(samples, fresh, faults, coverage, expected),
+            expected=len(expected) - asleep,
+            seen_at_s=min(min((sample.at_s for sample in fresh), default=now_s), now_s),
+            missing=_missing(samples, fresh, faults, expected),
+            fault=faults[0].detail if faults else "",
+        )
+        few = group.missing or self._too_few(group, len(fresh), "answered")
+        return group if few is group.missing else replace(group, missing=few)
+
+    def _too_few(self, group: _Group, having: int, what: str) -> NoData | None:
+        """PARTIAL where fewer replicas than the settings ask for have something."""
+        if having >= self.settings.coverage_min_ratio * group.expected:
+            return None
+        why = f"; {group.fault}" if group.fault else ""
+        detail = f"{having} of {group.expected} ready replicas {what}{why}"
+        return NoData(cause=Cause.PARTIAL, detail=detail)
+
+    def _queue(self, group: _Group) -> Queue | NoData:
+        having = [
+            sample
+            for sample in group.samples
+            if sample.running is not None and sample.waiting is not None
+        ]
+        if not having:
+            return _absent("no gauges of running and waiting requests")
+        return self._too_few(group, len(having), "have the queue's gauges") or Queue(
+            seen_at_s=group.seen_at_s,
+            coverage_ratio=len(having) / group.expected,
+            requests_running=sum(sample.running or 0.0 for sample in having),
+            requests_waiting=sum(sample.waiting or 0.0 for sample in having),
+            requests_deferred=sum(sample.deferred or 0.0 for sample in having),
         )
 
-    def _missing(
-        self,
-        samples: TargetSamples,
-        fresh: list[PodSample],
-        faults: list[NoData],
-        coverage: float,
-        expected: tuple[str, ...],
-    ) -> NoData | None:
-        """Why the engines' numbers cannot be used; None when they can."""
-        if samples.failure is not None:
-            return samples.failure
-        if not expected:
-            return _nothing_expected(samples)
-        if not fresh:
-            return faults[0] if faults else NoData(cause=Cause.ABSENT, detail="all replicas sleep")
-        if coverage < self.settings.coverage_min_ratio:
-            detail = f"{len(fresh)} of {len(expected)} ready replicas answered; {faults[0].detail}"
-            return NoData(cause=Cause.PARTIAL, detail=detail)
-        return None
+    def _kv_cache(self, group: _Group) -> KvCache | NoData:
+        means = [s.kv_mean_ratio for s in group.samples if s.kv_mean_ratio is not None]
+        peaks = [s.kv_max_ratio for s in group.samples if s.kv_max_ratio is not None]
+        if not means or not peaks:
+            return _absent("no gauge of KV-cache use")
+        sizes = [s.kv_capacity_tokens for s in group.samples if s.kv_capacity_tokens]
+        return self._too_few(group, len(means), "have the gauge of KV-cache use") or KvCache(
+            seen_at_s=group.seen_at_s,
+            coverage_ratio=len(means) / group.expected,
+            usage_mean_ratio=sum(means) / len(means),
+            usage_max_ratio=max(peaks),
+            capacity_tokens=sum(sizes) / len(sizes) if sizes else 0.0,
+        )
 
-    def _work(
-        self, samples: TargetSamples, group: _Group, deltas: Deltas, now_s: float
-    ) -> Work | NoData:
-        """What came and was done since the last collection with news."""
+    def _work(self, samples: TargetSamples, group: _Group, now_s: float) -> Work | NoData:
+        """What came and was done in the last round of samples.
+
+        Samples that cannot be used are not taken in, so that the next ones bring what they missed.
+        """
         missing = samples.faults.get(Signal.WORK) or group.missing
         if missing is not None:
-            self._last_work = None
             return missing
+        having = [sample for sample in group.samples if _balances(sample)]
+        if not having:
+            return _absent("no counter of finished requests: arrivals cannot be balanced")
+        few = self._too_few(group, len(having), "have what arrivals are balanced from")
+        if few is not None:
+            return few
+        deltas = self._pods.step(having)
+        self._ttft.add(deltas.ttft, now_s)
+        self._itl.add(deltas.itl, now_s)
         if deltas.pods == 0:
             return self._unchanged_work(now_s)
-        if "finished" not in deltas.counters:
-            return _absent("no counter of finished requests: arrivals cannot be balanced")
-        count = deltas.counters.get
-        cached = min(count("cached_tokens", 0.0), count("prompt_tokens", 0.0))
-        self._last_work = Work(
-            seen_at_s=group.seen_at_s,
-            coverage_ratio=group.coverage_ratio,
-            interval_s=deltas.interval_s,
-            replica_s=deltas.replica_s,
-            requests_arrived=deltas.arrived,
-            requests_finished=count("finished", 0.0),
-            requests_rejected=count("rejected", 0.0),
-            prompt_tokens=count("prompt_tokens", 0.0) - cached,
-            cached_tokens=cached,
-            output_tokens=count("output_tokens", 0.0),
-            preemptions=count("preemptions", 0.0),
-            engine_steps=count("engine_steps", 0.0),
-            finished_prompt_tokens=count("finished_prompt_tokens", 0.0),
-            finished_output_tokens=count("finished_output_tokens", 0.0),
+        self._last_work_at_s = now_s
+        self._last_work = work_of(
+            deltas, len(having) / group.expected, self._work_seen_at_s(deltas, now_s)
         )
         return self._last_work
 
+    def _work_seen_at_s(self, deltas: Deltas, now_s: float) -> float:
+        """The oldest sample of the round; later than the last round's, as new work must be."""
+        last = self._last_work
+        newer = last is None or deltas.oldest_at_s > last.seen_at_s
+        return min(deltas.oldest_at_s if newer else deltas.newest_at_s, now_s)
+
     def _unchanged_work(self, now_s: float) -> Work | NoData:
-        """The same samples were collected again: the last rates hold until they are stale."""
+        """No round has ended: the last rates hold until they are stale."""
         last = self._last_work
         if last is None:
             return NoData(cause=Cause.NEVER, detail="two samples are needed for a rate")
-        age_s = now_s - last.seen_at_s
+        age_s = now_s - self._last_work_at_s
         if age_s > self.settings.stale_after_s:
-            return NoData(cause=Cause.STALE, detail=f"no new sample for {age_s:.0f} s")
+            return _stale("the last rate", age_s, self.settings.stale_after_s)
         return last
 
-    def _latency(self, samples: TargetSamples, group: _Group, signal: Signal) -> Latency | NoData:
+    def _latency(
+        self, samples: TargetSamples, group: _Group, signal: Signal, now_s: float
+    ) -> Latency | NoData:
         """A histogram the source has summed, or the window of our own."""
         summed = samples.ttft if signal is Signal.TTFT else samples.itl
-        missing = samples.faults.get(signal)
+        missing = samples.faults.get(signal) or samples.failure
         if missing is not None:
             return missing
         if summed is not None:
-            return summed
+            return summed if isinstance(summed, NoData) else self._checked(summed, now_s)
         if group.missing is not None:
             return group.missing
-        window = self._ttft if signal is Signal.TTFT else self._itl
-        found = window.read()
-        if found is None:
-            return _absent("no histogram on the pages")
+        window, having = self._ttft, sum(sample.ttft is not None for sample in group.samples)
+        if signal is Signal.ITL:
+            window, having = self._itl, sum(sample.itl is not None for sample in group.samples)
+        if having == 0:
+            return _absent(f"no histogram of {signal.value} on the pages")
+        few = self._too_few(group, having, f"have a histogram of {signal.value}")
+        found = window.read(now_s)
+        if few is not None or found is None:
+            return few or NoData(cause=Cause.NEVER, detail="two samples are needed for a histogram")
         return Latency(
             seen_at_s=group.seen_at_s,
-            coverage_ratio=group.coverage_ratio,
+            coverage_ratio=having / group.expected,
             window_s=window.window_s,
             bounds_s=found.bounds_s[:-1],
             counts=found.counts,
         )
 
-    def _gpu(self, samples: TargetSamples, now_s: float) -> Gpu | NoData:
-        """The highest use of each replica's pods; mean and maximum over replicas."""
-        missing = samples.faults.get(Signal.GPU) or samples.failure
-        if missing is not None:
-            return missing
-        pods = samples.target.pods
-        workers = {pod.name for pod in pods or () if not pod.leader}
-        members = {pod.name for pod in pods} if pods is not None else samples.gpus.keys()
+    def _checked(self, latency: Latency, now_s: float) -> Latency | NoData:
+        """A source's histogram, if it is fresh and of enough replicas."""
+        age_s = now_s - latency.seen_at_s
+        if age_s > self.settings.stale_after_s:
+            return _stale("the histogram", age_s, self.settings.stale_after_s)
+        if latency.coverage_ratio < self.settings.coverage_min_ratio:
+            detail = f"the histogram is of {latency.coverage_ratio:.0%} of the ready replicas"
+            return NoData(cause=Cause.PARTIAL, detail=detail)
+        return latency
+
+    def _gpu(self, samples: TargetSamples, expected: Collection[str], now_s: float) -> Gpu | NoData:
+        """The highest use of each ready replica's pods; mean and maximum over replicas.
+
+        Where nothing says which pods there are, every pod with a GPU sample is one.
+        """
+        if samples.failure is not None:
+            return samples.failure
+        members = frozenset(expected)
+        if not members and samples.target.pods is None:
+            members = frozenset(samples.gpus)
         uses: dict[str, float] = {}
         seen_at_s = now_s
         stale_s = 0.0
         for name, sample in samples.gpus.items():
-            if not isinstance(sample, GpuSample) or name not in members:
+            replica = _replica_of(name, members)
+            if not isinstance(sample, GpuSample) or replica is None:
                 continue
             age_s = now_s - sample.at_s
             if age_s > self.settings.gpu_stale_after_s:
                 stale_s = max(stale_s, age_s)
                 continue
-            replica = name.rsplit("-", 1)[0] if name in workers else name
             uses[replica] = max(sample.utilisation_ratio, uses.get(replica, 0.0))
             seen_at_s = min(seen_at_s, sample.at_s)
-        if not uses:
-            return _no_gpu(samples, stale_s)
-        replicas = max(len(members) - len(workers), 1)
+        if len(uses) < max(self.settings.coverage_min_ratio * len(members), 1.0):
+            return samples.faults.get(Signal.GPU) or self._no_gpu(
+                samples, having=len(uses), replicas=len(members), stale_s=stale_s
+            )
         return Gpu(
             seen_at_s=seen_at_s,
-            coverage_ratio=min(len(uses) / replicas, 1.0),
+            coverage_ratio=len(uses) / len(members),
             utilisation_mean_ratio=sum(uses.values()) / len(uses),
             utilisation_max_ratio=max(uses.values()),
         )
 
-    def _front(self, samples: TargetSamples, now_s: float) -> Gateway | NoData:
-        """Requests at the gateway since the last collection.
+    def _no_gpu(
+        self, samples: TargetSamples, *, having: int, replicas: int, stale_s: float
+    ) -> NoData:
+        if replicas == 0:
+            return NoData(
+                cause=Cause.EMPTY, detail="no ready replica whose GPUs could be looked at"
+            )
+        if stale_s > 0.0:
+            return _stale("the newest DCGM sample", stale_s, self.settings.gpu_stale_after_s)
+        if having > 0:
+            detail = f"{having} of {replicas} ready replicas have DCGM samples"
+            return NoData(cause=Cause.PARTIAL, detail=detail)
+        for found in samples.gpus.values():
+            if isinstance(found, NoData):
+                return found
+        return _absent("no DCGM series of the target's pods")
 
-        A counter that was absent and appears above zero has counted requests; the first value we
-        ever see is only where counting begins.
+    def _front(self, samples: TargetSamples, now_s: float) -> Gateway | NoData:
+        """Requests at the gateway since the last collection that had an answer.
+
+        A counter that was absent (a zero of the source) and appears has counted requests; the first
+        value we ever see is only where counting begins.
         """
         if not samples.target.gateway_query:
             return NoData(cause=Cause.UNSUPPORTED, detail="no gateway query in the profile")
-        if samples.failure is not None:
-            return samples.failure
-        value = samples.gateway_requests or 0.0
+        value = samples.gateway_requests
+        if samples.failure is not None or value is None:
+            return samples.failure or _absent("the gateway's query was not answered")
         before, self._gateway = self._gateway, (value, now_s)
         if before is None:
             return Gateway(seen_at_s=now_s, interval_s=0.0, requests_arrived=0.0)
@@ -254,35 +317,36 @@ class TargetTracker:
         return Gateway(seen_at_s=now_s, interval_s=now_s - before[1], requests_arrived=rise)
 
 
-def _queue(group: _Group) -> Queue | NoData:
-    if any(sample.running is None for sample in group.samples):
-        return _absent("no gauge of running requests")
-    return Queue(
-        seen_at_s=group.seen_at_s,
-        coverage_ratio=group.coverage_ratio,
-        requests_running=sum(sample.running or 0.0 for sample in group.samples),
-        requests_waiting=sum(sample.waiting or 0.0 for sample in group.samples),
-        requests_deferred=sum(sample.deferred or 0.0 for sample in group.samples),
-    )
+def _missing(
+    samples: TargetSamples,
+    fresh: list[PodSample],
+    faults: list[NoData],
+    expected: tuple[str, ...],
+) -> NoData | None:
+    """Why no engine's numbers can be used at all; None when some can."""
+    if samples.failure is not None:
+        return samples.failure
+    if not expected:
+        return _nothing_expected(samples)
+    if fresh:
+        return None
+    if not faults:
+        return _absent("every ready replica sleeps (engine_sleep_state)")
+    detail = f"none of {len(expected)} ready replicas can be read; {faults[0].detail}"
+    return faults[0] if len(expected) == 1 else NoData(cause=faults[0].cause, detail=detail)
 
 
-def _kv_cache(group: _Group) -> KvCache | NoData:
-    means = [sample.kv_mean_ratio for sample in group.samples if sample.kv_mean_ratio is not None]
-    peaks = [sample.kv_max_ratio for sample in group.samples if sample.kv_max_ratio is not None]
-    if not means or not peaks:
-        return _absent("no gauge of KV-cache use")
-    sizes = [sample.kv_capacity_tokens for sample in group.samples if sample.kv_capacity_tokens]
-    return KvCache(
-        seen_at_s=group.seen_at_s,
-        coverage_ratio=group.coverage_ratio,
-        usage_mean_ratio=sum(means) / len(means),
-        usage_max_ratio=max(peaks),
-        capacity_tokens=sum(sizes) / len(sizes) if sizes else 0.0,
-    )
+def _balances(sample: PodSample) -> bool:
+    """Whether arrivals can be balanced from the sample."""
+    return not (sample.running is None or sample.waiting is None or sample.finished is None)
 
 
-def _serves(pod: PodRef) -> bool:
-    return pod.ready and pod.leader
+def _replica_of(pod: str, replicas: Collection[str]) -> str | None:
+    """The leader of a pod's group: ``name-3`` for the worker ``name-3-1`` of a LeaderWorkerSet."""
+    if pod in replicas:
+        return pod
+    leader = pod.rpartition("-")[0]
+    return leader if leader in replicas else None
 
 
 def _no_series(pod: str) -> NoData:
@@ -300,14 +364,10 @@ def _nothing_expected(samples: TargetSamples) -> NoData:
     return NoData(cause=cause, detail="no replica is ready" if starting else "no pod was seen")
 
 
+def _stale(what: str, age_s: float, limit_s: float) -> NoData:
+    detail = f"{what} is {age_s:.0f} s old, must be at most {limit_s:g} s; is it still scraped?"
+    return NoData(cause=Cause.STALE, detail=detail)
+
+
 def _absent(detail: str) -> NoData:
     return NoData(cause=Cause.ABSENT, detail=detail)
-
-
-def _no_gpu(samples: TargetSamples, stale_s: float) -> NoData:
-    if stale_s > 0.0:
-        return NoData(cause=Cause.STALE, detail=f"DCGM samples are {stale_s:.0f} s old")
-    for found in samples.gpus.values():
-        if isinstance(found, NoData):
-            return found
-    return _absent("no DCGM series of the target's pods")
