@@ -20,14 +20,13 @@ if TYPE_CHECKING:
     from scaler.demo.scenario import Scenario
 
 COMPILING = "compiling the replica model (the first time takes up to half a minute) ..."
-WARM_S = 2.0  # beyond it a plain run is told what it waits for
 
 
 @click.command("demo")
 @click.option(
     "--duration-s",
     type=click.FloatRange(15.0, 604800.0),
-    help="How much traffic to play, in its own seconds; 3000 of the embedded story.",
+    help="How much traffic to play, in its own seconds; 2700 of the embedded story.",
 )
 @click.option(
     "--trace",
@@ -48,7 +47,12 @@ WARM_S = 2.0  # beyond it a plain run is told what it waits for
     help="Where the daemon's log lines go; they are left out otherwise.",
 )
 def command(
-    *, duration_s: float | None, trace: Path | None, speed: float, plain: bool, log_file: Path | None
+    *,
+    duration_s: float | None,
+    trace: Path | None,
+    speed: float,
+    plain: bool,
+    log_file: Path | None,
 ) -> None:
     """A simulated vLLM fleet, the real daemon, and a stand-in for KEDA and the HPA.
 

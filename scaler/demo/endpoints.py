@@ -84,7 +84,7 @@ class Endpoints:
         text = self.page(self._uid(request))
         if text is None:
             assert request.transport is not None
-            request.transport.abort()  # type: ignore[attr-defined]  # of a TCP transport
+            request.transport.abort()
             return web.Response()
         return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 

@@ -14,8 +14,10 @@ UNSEEN = "?"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One decision.  Counts are None where the daemon could not see them; ``t_s`` counts from the
-    demonstration's beginning, ``load_per_s`` is what really arrived since the row before.
+    """One decision.
+
+    Counts are None where the daemon could not see them.  ``t_s`` counts from the demonstration's
+    beginning, ``load_per_s`` is what really arrived since the row before.
     """
 
     t_s: float

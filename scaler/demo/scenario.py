@@ -8,21 +8,23 @@ from scaler.errors import ScenarioError
 from simulations.presets import PRESETS
 from simulations.replica import ReplicaModel
 from simulations.trace_chunks import Requests, join, merge, shifted
-from simulations.trace_generate import Shape, TraceSpec, generate
+from simulations.trace_generate import Lengths, Shape, TraceSpec, generate
 
 SEED = 7
-DURATION_S = 3000.0
+DURATION_S = 2700.0
 TRACE_DURATION_S = 3600.0  # played of a file, unless told otherwise
 GPUS_PER_NODE = 8
 
-# A day in half an hour, from 3 requests/s to 15 and back; on its way down a flash crowd of 14 more
-# arrives at once and goes away over minutes; then a quiet evening in which replicas are given back.
+# A day in half an hour, from 3 requests/s to 13 and back; soon after its height a flash crowd of 16
+# more arrives at once and goes away over minutes; then a quiet evening in which replicas are given
+# back.  Prompts as in Azure's chat trace, but none so long that it alone takes the objective.
 DAY_S = 1800.0
-FLASH_AT_S = 1290.0
+FLASH_AT_S = 1080.0
 QUIET_PER_S = 3.0
-PEAK_PER_S = 15.0
-FLASH_PER_S = 14.0
-FLASH_DECAY_S = 150.0
+PEAK_PER_S = 13.0
+FLASH_PER_S = 16.0
+FLASH_DECAY_S = 180.0
+PROMPT = Lengths(median_tokens=1020.0, p95_tokens=4083.0, longest_tokens=8192)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,7 @@ def story(duration_s: float = DURATION_S, *, seed: int = SEED) -> Scenario:
         rate_per_s=QUIET_PER_S,
         peak_per_s=PEAK_PER_S,
         period_s=DAY_S,
+        prompt=PROMPT,
     )
     flash = TraceSpec(
         shape=Shape.FLASH_CROWD,
@@ -68,11 +71,15 @@ def story(duration_s: float = DURATION_S, *, seed: int = SEED) -> Scenario:
         peak_per_s=FLASH_PER_S,
         at_s=FLASH_AT_S,
         hold_s=FLASH_DECAY_S,
+        prompt=PROMPT,
     )
     parts = [join(list(generate(day, seed=seed))), join(list(generate(flash, seed=seed + 1)))]
     if duration_s > DAY_S:
         quiet = TraceSpec(
-            shape=Shape.CONSTANT, duration_s=duration_s - DAY_S, rate_per_s=QUIET_PER_S
+            shape=Shape.CONSTANT,
+            duration_s=duration_s - DAY_S,
+            rate_per_s=QUIET_PER_S,
+            prompt=PROMPT,
         )
         parts.append(shifted(join(list(generate(quiet, seed=seed + 2))), by_s=DAY_S))
     requests = merge(parts)

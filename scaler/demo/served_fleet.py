@@ -76,8 +76,9 @@ class ServedFleet:
         return int(high - low)
 
     def score(self) -> Score:
-        """What became of the requests up to now.  Nothing is taken from the fleet before the end:
-        a demonstration has some ten thousands of them.
+        """What became of the requests up to now.
+
+        The fleet keeps all of them: a demonstration has some ten thousands.
         """
         requests = self._fleet.all_outcomes()
         now_s = self._fleet.now_s

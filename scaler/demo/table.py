@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -40,11 +40,6 @@ def live_table(
         yield show
 
 
-def status(console: Console, text: str) -> AbstractContextManager[object]:
-    """Something that takes seconds and shows nothing of its own."""
-    return console.status(text)
-
-
 def _screen(rows: list[Row], *, title: str, subtitle: str, slo_s: float) -> RenderableType:
     table = Table(expand=True, box=None, pad_edge=False, header_style="bold")
     for name in ("time", "req/s", "waiting", "TTFT p95", "desired", "published", "set by HPA",
@@ -68,13 +63,21 @@ def _cells(row: Row, *, slo_s: float) -> tuple[RenderableType, ...]:
         f"{row.published:.3f}",
         _number(row.wanted),
         _number(row.ready, style="green"),
-        _number(row.starting, style="cyan" if row.starting else "dim"),
+        _starting(row),
         row.decided_by,
     )
 
 
 def _number(value: int | None, *, style: str = "") -> Text:
     return Text(UNSEEN, style="red") if value is None else Text(str(value), style=style)
+
+
+def _starting(row: Row) -> Text:
+    """Replicas on their way, and those for which there is no GPU."""
+    shown = _number(row.starting, style="cyan" if row.starting else "dim")
+    if row.unschedulable:
+        shown.append(f" +{row.unschedulable} unschedulable", style="red")
+    return shown
 
 
 def _ttft(value_s: float | None, *, slo_s: float) -> Text:
@@ -87,13 +90,13 @@ def summary_lines(summary: Summary, *, replicas_max: int, slo_s: float) -> tuple
     """The end of a demonstration in a few lines."""
     score = summary.score
     saved_ratio = 1.0 - score.gpu_hours / summary.gpu_hours_always_max
+    in_time = f"first token within {slo_s:g} s: {score.within_ratio:.2%}"
+    always = f"always at {replicas_max} replicas ({summary.gpu_hours_always_max:.1f})"
+    asked = f"calls of the stand-in for KEDA and the HPA: {summary.calls}"
     return (
-        f"played {summary.played_s / 60.0:.0f} min of traffic in {summary.wall_s:.0f} s",
-        f"requests: {score.arrived}, first token within {slo_s:g} s: "
-        f"{score.within_ratio:.2%} of {score.answered} answered",
+        f"played {summary.played_s / 60.0:.1f} min of traffic in {summary.wall_s:.0f} s",
+        f"requests: {score.arrived}, {in_time} of {score.answered} answered",
         f"replicas: {summary.replica_changes} changes, {summary.replicas_highest} at most",
-        f"GPU-hours: {score.gpu_hours:.1f}, {saved_ratio:.0%} less than always at {replicas_max} "
-        f"replicas ({summary.gpu_hours_always_max:.1f})",
-        f"calls of the stand-in for KEDA and the HPA: {summary.calls}, "
-        f"failed reads: {summary.failed_reads}",
+        f"GPU-hours: {score.gpu_hours:.1f}, {saved_ratio:.0%} less than {always}",
+        f"{asked}, failed reads: {summary.failed_reads}",
     )

@@ -73,8 +73,13 @@ class PageWriter:
         """The page as it is now."""
         values = _values(numbers)
         return "".join(
-            part if isinstance(part, str) else floatToGoString(values[part]) for part in self._parts
+            part if isinstance(part, str) else _written(values[part]) for part in self._parts
         )
+
+
+def _written(value: float) -> str:
+    """A number as prometheus_client, which vLLM uses, writes it."""
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call]  # it has no hints
 
 
 def _template(model: ReplicaModel, model_name: str) -> str:
@@ -236,6 +241,7 @@ def _cumulative(name: str, bounds: tuple[float, ...], buckets: Ints) -> dict[Slo
 
 def _idle() -> ReplicaNumbers:
     """A replica that has done nothing."""
+
     def none(bounds: tuple[float, ...]) -> Ints:
         return np.zeros((1, len(bounds) + 1), dtype=np.int64)
 
