@@ -136,7 +136,8 @@ def serve(ready: Connection, targets: int, pods: int) -> None:
         def do_POST(self) -> None:
             form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
             query = form["query"][0]
-            if query == "time()" or query not in answers:
+            timed = query == "time()" or "timestamp(" in query
+            if timed or query not in answers:
                 answers[query] = answer(query, refs)
             self.send_response(200)
             self.send_header("Content-Type", "application/json")

@@ -9,7 +9,7 @@ from scaler.core.model import Decision, NoData, Stage
 from scaler.service.board import TriggerKey
 from scaler.service.loop import TickReport
 
-ROWS_MAX = 720  # three hours of 15 s ticks; 40 kB a target
+ROWS_MAX = 480  # two hours of 15 s ticks; 29 kB a target
 COLUMNS = (
     "at_s",
     "desired",
@@ -31,7 +31,10 @@ _STAGES = tuple(Stage)
 
 @dataclass(slots=True)
 class _Ring:
-    rows: NDArray[np.float64]
+    """Times need every digit; counts and ratios do not."""
+
+    at_s: NDArray[np.float64]
+    values: NDArray[np.float32]
     filled: int = 0
 
 
@@ -50,9 +53,13 @@ class History:
                 continue
             ring = self._rings.get(entry.key)
             if ring is None:
-                empty = np.full((self._rows_max, len(COLUMNS)), np.nan)
-                ring = self._rings[entry.key] = _Ring(empty)
-            ring.rows[ring.filled % self._rows_max] = row_of(decision)
+                ring = self._rings[entry.key] = _Ring(
+                    at_s=np.empty(self._rows_max, dtype=np.float64),
+                    values=np.empty((self._rows_max, len(COLUMNS) - 1), dtype=np.float32),
+                )
+            place = ring.filled % self._rows_max
+            row = row_of(decision)
+            ring.at_s[place], ring.values[place] = row[0], row[1:]
             ring.filled += 1
         for key in report.dropped:
             self._rings.pop(key, None)
@@ -65,7 +72,7 @@ class History:
         count = min(ring.filled, self._rows_max)
         start = ring.filled - count
         order = (np.arange(start, start + count)) % self._rows_max
-        found = ring.rows[order].tolist()
+        found = np.column_stack((ring.at_s[order], ring.values[order])).tolist()
         return [[None if value != value else value for value in row] for row in found]  # noqa: PLR0124 - NaN
 
 
