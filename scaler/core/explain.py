@@ -33,12 +33,15 @@ _PROSE: dict[Stage, str] = {
 
 def step_line(step: Step) -> str:
     """One step in words: ``7  work: arriving work 5.12 replicas' worth ...``."""
-    terms = dict(step.terms)
+    return f"{step.replicas:>3}  {_reason(step)}"
+
+
+def _reason(step: Step) -> str:
     try:
-        prose = _PROSE[step.stage].format(**terms)
-    except KeyError:  # a step without terms (the first of a blind decision) has the bare reason
-        prose = step.stage.value.replace("_", " ")
-    return f"{step.replicas:>3}  {step.stage}: {prose}"
+        prose = _PROSE[step.stage].format(**dict(step.terms))
+    except KeyError:  # a record of another policy version may have other terms
+        prose = " ".join(f"{name}={value:.4g}" for name, value in step.terms)
+    return f"{step.stage}: {prose}"
 
 
 def headline(decision: Decision) -> str:
@@ -48,8 +51,7 @@ def headline(decision: Decision) -> str:
         "unknown" if isinstance(replicas, NoData) else f"{replicas.wanted} ({replicas.ready} ready)"
     )
     parts = [f"{decision.would_be} replicas wanted, now {now}"]
-    if decision.steps:
-        parts.append(step_line(decision.steps[-1]).split("  ", 1)[1])
+    parts.append(_reason(decision.steps[-1]))
     if decision.verdict is not Verdict.FRESH:
         parts.append(f"answer is {decision.verdict}")
     if decision.blind:

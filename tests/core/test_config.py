@@ -104,3 +104,16 @@ def test_a_range_may_be_open_at_one_end() -> None:
     assert most.fault(3.0) == "most = 3.0, must be in [-inf, 2]"
     assert names.default == {"a": "b"}
     assert Open().names is not Open().names
+
+
+def test_a_plain_field_is_no_setting() -> None:
+    @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+    class Mixed:
+        plain: int = 3
+        hold_down: HoldDownConfig = dataclasses.field(default_factory=HoldDownConfig)
+
+    assert [item.path for item in declared(Mixed())] == [
+        "hold_down.window_s",
+        "hold_down.start_up_factor",
+        "hold_down.margin_ratio",
+    ]

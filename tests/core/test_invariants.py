@@ -31,7 +31,7 @@ from scaler.core.policy import PolicyState, decide
 from tests.core.play import CONFIG, observation
 
 TICK_S = 15.0
-MANY = settings(max_examples=150, deadline=None)
+MANY = settings(max_examples=80, deadline=None)
 
 # -- strategies: wild numbers are anything the types allow, sane ones what a fleet produces --------
 

@@ -15,6 +15,7 @@ from scaler.core.config import (
     ForecastConfig,
     ForecasterName,
     FreshnessConfig,
+    HpaConfig,
     PolicyConfig,
     SignalConfig,
     SloConfig,
@@ -863,3 +864,40 @@ def test_the_smallest_config_still_decides() -> None:
         forecaster=ForecasterName.LAST,
     )
     play("at_s ready rate | want work\n 0 1 3 | 2 2", config)
+
+
+# -- what the HPA can be made to do --------------------------------------------------------------
+
+
+SWALLOWED = """
+       at_s  ready  rate  min  max | want  decided_by
+          0     20    33  {low:>3}  {high:>3} | {want:>4}  {decided_by}
+"""  # 16.5 / 0.8 = 20.6: 21, which a tolerance of 10 % swallows from 20
+
+
+def test_a_step_the_tolerance_swallows_is_rounded_up_or_cut_to_it_by_the_maximum() -> None:
+    tolerant = replace(CONFIG, hpa=HpaConfig(tolerance_up_ratio=0.1, tolerance_down_ratio=0.1))
+    up = SWALLOWED.format(low=1, high=99, want=22, decided_by="unreachable_step")
+    cut = SWALLOWED.format(low=1, high=21, want=21, decided_by="work")
+    assert play(up, tolerant).decisions[0].encoded == 22.0
+    assert play(cut, tolerant).decisions[0].encoded == 22.0  # heard, and cut to 21 by the HPA
+
+
+def test_what_was_rounded_up_is_held_like_any_other_count() -> None:
+    tolerant = replace(CONFIG, hpa=HpaConfig(tolerance_up_ratio=0.1, tolerance_down_ratio=0.1))
+    play(
+        """
+       at_s  ready  rate | want  decided_by
+          0     20    33 |   22  unreachable_step
+         15     22    33 |   22  hold_down
+    """,
+        tolerant,
+    )
+
+
+def test_holding_below_the_minimum_is_left_to_the_hpa() -> None:
+    """A cheap shortage holds at 20; the HPA raises to a minimum of 21 without looking."""
+    hpa = HpaConfig(tolerance_up_ratio=0.1, tolerance_down_ratio=0.1, shortage_price_ratio=0.1)
+    cheap = replace(CONFIG, hpa=hpa)
+    play(SWALLOWED.format(low=1, high=99, want=20, decided_by="unreachable_step"), cheap)
+    play(SWALLOWED.format(low=21, high=99, want=21, decided_by="work"), cheap)
