@@ -15,6 +15,7 @@ from scaler.core.config import (
     ForecastConfig,
     ForecasterName,
     FreshnessConfig,
+    HoldDownConfig,
     HpaConfig,
     PolicyConfig,
     SignalConfig,
@@ -884,7 +885,11 @@ def test_a_step_the_tolerance_swallows_is_rounded_up_or_cut_to_it_by_the_maximum
 
 
 def test_what_was_rounded_up_is_held_like_any_other_count() -> None:
-    tolerant = replace(CONFIG, hpa=HpaConfig(tolerance_up_ratio=0.1, tolerance_down_ratio=0.1))
+    tolerant = replace(
+        CONFIG,
+        hpa=HpaConfig(tolerance_up_ratio=0.1, tolerance_down_ratio=0.1),
+        hold_down=HoldDownConfig(margin_ratio=0.0),
+    )
     play(
         """
        at_s  ready  rate | want  decided_by
