@@ -10,6 +10,8 @@ on a machine that does nothing else it is the wall time.
 """
 
 import argparse
+import math
+import resource
 import time
 import tracemalloc
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ import numpy as np
 
 from benchmarks.perf_data import DATA
 from simulations.cluster import Fleet
+from simulations.engine import load_kernel
 from simulations.replica import ReplicaModel, Routing, StepTime
 from simulations.trace_chunks import Requests, join
 from simulations.traces import read_trace, scale
@@ -62,8 +65,6 @@ def drive(trace: Requests, *, replicas: int, routing: Routing = Routing.LEAST_RE
     """The loop over a trace at its own speed, until the last request has ended."""
     fleet = Fleet(model=MODEL, seed=1, routing=routing, max_slots=replicas)
     fleet.start_warm(replicas)
-    fleet.advance(0.0)  # loads the compiled code
-    fleet.take_outcomes()
     kernel_s, ticks, residence_s, ttft = 0.0, 0, 0.0, []
     begin = time.process_time()
     loaded, now_s = 0, 0.0
@@ -137,6 +138,32 @@ def first_requests(path: Path, count: int, *, load_factor: float) -> Requests:
     return join(chunks).pick(slice(0, count))
 
 
+def stream(path: Path, count: int) -> None:
+    """Many requests through one fleet in bounded memory, the trace read and scaled as it goes."""
+    once = sum(len(chunk) for chunk in read_trace(path))
+    factor = count / once
+    fleet = Fleet(model=MODEL, seed=1, max_slots=64)
+    fleet.start_warm(math.ceil(4 * factor))  # four replicas carry the trace at its busiest
+    begin, done = time.process_time(), 0
+    for chunk in scale(read_trace(path), load_factor=factor, seed=1):
+        fleet.load(
+            arrival_at_s=chunk.arrival_s,
+            prompt_tokens=chunk.prompt_tokens,
+            output_tokens=chunk.output_tokens,
+        )
+        while fleet.now_s + TICK_S < chunk.arrival_s[-1]:
+            fleet.advance(fleet.now_s + TICK_S)
+            done += len(fleet.take_outcomes())
+    fleet.advance(fleet.now_s + 1e6)
+    done += len(fleet.take_outcomes())
+    took_s = time.process_time() - begin
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"stream: {done:,} requests over {len(fleet.replicas())} replicas in {took_s:.1f} s,"
+        f" reading and scaling the trace included; peak memory of the process {peak_mb:,.0f} MB"
+    )
+
+
 def show(name: str, replicas: int, m: Measured) -> None:
     """One line of the table."""
     print(
@@ -153,7 +180,9 @@ def main() -> None:
     default = [DATA / "traces" / f"{name}.csv.gz" for name in names]
     parser.add_argument("traces", nargs="*", type=Path, default=default)
     parser.add_argument("--requests", type=int, default=1_000_000)
+    parser.add_argument("--stream", type=int, default=0, help="pass so many requests through")
     arguments = parser.parse_args()
+    load_kernel()
     print(
         f"{'requests/s of process time':34} replicas   whole loop  kernel only  us/tick"
         "  running   ttft p99"
@@ -167,6 +196,8 @@ def main() -> None:
         measured = best_of(in_time(trace, factor=factor), replicas=replicas)
         show(f"{LOAD_PER_REPLICA} requests/s a replica", replicas, measured)
     print(f"memory: {bytes_per_request(trace):.0f} bytes a request held")
+    if arguments.stream:
+        stream(arguments.traces[-2], arguments.stream)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ is free for it, *starting* (or *crash-looping*) while it holds the GPU and loads
 """
 
 import heapq
+import itertools
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -172,10 +173,10 @@ class Fleet:
         while True:
             due_s = self._events[0][0] if self._events else np.inf
             target_s = min(until_s, due_s)
-            reached_s = engine.advance(self._state, target_s)
-            self.now_s = reached_s
-            if reached_s < target_s:
-                self._reap_drained()
+            self.now_s = engine.advance(self._state, target_s)
+            drained = int(self._state.clock["drained_slot"][0])
+            if drained >= 0:
+                self._remove(self._by_slot[drained], self.now_s)
             elif due_s <= until_s:
                 self._live_through(heapq.heappop(self._events))
             else:
@@ -200,12 +201,6 @@ class Fleet:
         elif kind == _Event.GRACE_OVER and replica.phase == Phase.DRAINING:
             engine.cut(self._state, replica.slot, at_s)
             self._remove(replica, at_s)
-
-    def _reap_drained(self) -> None:
-        for slot, replica in list(self._by_slot.items()):
-            record = self._state.replicas[slot]
-            if replica.phase == Phase.DRAINING and not record["running"] + record["waiting"]:
-                self._remove(replica, self.now_s)
 
     def _push(self, at_s: float, kind: _Event, uid: int) -> None:
         self._serial += 1
@@ -364,10 +359,14 @@ class Fleet:
             unschedulable=sum(r.phase == Phase.PENDING for r in replicas),
             crash_looping=sum(r.phase == Phase.CRASH_LOOPING for r in replicas),
             terminating=sum(r.phase == Phase.DRAINING for r in replicas),
-            start_up_s=tuple(s for at_s, s in self._start_ups if since_s < at_s <= now_s),
+            start_up_s=self._start_ups_between(since_s, now_s),
             gpus_per_replica=self.model.gpus_per_replica,
             gpus_allocatable=self._gpus_total,
         )
+
+    def _start_ups_between(self, since_s: float, until_s: float) -> tuple[float, ...]:
+        recent = itertools.takewhile(lambda start: start[0] > since_s, reversed(self._start_ups))
+        return tuple(reversed([took_s for at_s, took_s in recent if at_s <= until_s]))
 
     def replicas(self) -> list[ReplicaView]:
         """Every replica that is not gone, in order of creation."""

@@ -27,7 +27,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import numpy as np
 from numba import njit
 
-from simulations.engine_layout import Floats, Ints, State
+from simulations.engine_layout import Floats, Ints, State, allocate
 
 Record: TypeAlias = Any  # one record of a structured array: fields by name, written in place
 Int: TypeAlias = Any  # int64 in the compiled code; a type checker cannot see into records
@@ -57,17 +57,32 @@ def compiled(function: _Function) -> _Function:
     return cast("_Function", compiler(cache=True, _nrt=False, forceinline=inner)(function))
 
 
+def load_kernel() -> None:
+    """Load the compiled code, or compile it (some 20 s, once for each version of this file).
+
+    For callers that measure time; without it the first call of each function does the same.
+    """
+    state = allocate(slots=1, ring=1, max_num_seqs=1, block_size=1, sessions=1)
+    state.params["blocks_total"] = 1
+    advance(state, 0.0)
+    release_gateway(state, 0.0)
+    cut(state, 0, 0.0)
+    count_ended(state)
+
+
 @compiled
 def advance(state: State, until_s: float) -> float:
-    """Run every replica to ``until_s`` (inclusive) or until a draining replica is empty.
+    """Run every replica to ``until_s`` (inclusive) or until a draining one is empty.
 
-    Returns the time reached; below ``until_s`` only in the second case.  Gauges and counters are
-    brought up to it.
+    Returns the time reached; ``clock.drained_slot`` is the slot of the empty replica, or -1 where
+    there was none and all up to ``until_s`` has happened.  Gauges and counters are brought up to
+    the time reached.
     """
     clock = state.clock[0]
     requests = state.requests
     mask = requests.shape[0] - 1
     reached_s = until_s
+    clock.drained_slot = -1
     tree = state.earliest
     leaves = tree.shape[0] >> 1
     _plant(tree, state.next_at_s)
@@ -91,6 +106,7 @@ def advance(state: State, until_s: float) -> float:
             clock.events += 1
             if _end_step(state, slot, event_at_s):
                 reached_s = event_at_s
+                clock.drained_slot = slot
                 break
         _replay(tree, state.next_at_s, (leaves + slot) >> 1)
     for slot in range(clock.slots_used):

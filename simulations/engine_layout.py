@@ -73,6 +73,7 @@ CLOCK = np.dtype(
         ("turn", "i8"),  # round robin
         ("replicas_ready", "i8"),
         ("slots_used", "i8"),
+        ("drained_slot", "i8"),  # the replica whose drain ended the last advance, or -1
         ("events", "i8"),
     ],
     align=True,

@@ -383,3 +383,78 @@ def test_two_processes_give_the_same_bytes() -> None:
         for _ in range(2)
     }
     assert len(digests) == 1
+
+
+def test_kv_aware_routing_counts_prompts_that_wait() -> None:
+    """Two long prompts fill one replica's cache; least requests would not see it."""
+    made = Fleet(model=model(max_num_seqs=1), seed=1, routing=Routing.KV_AWARE)
+    made.start_warm(2)
+    load(made, [1.0], prompt=1600, output=100)
+    load(made, [1.05] * 3, prompt=400, output=100)
+    load(made, [1.3], prompt=16)
+    made.advance(1.5)
+    rows = made.all_outcomes()
+    # 1,600 tokens on one; on the other 400 that run and 800 that wait: fewer than 1,600 still.
+    long_one = int(rows["replica_uid"][0])
+    assert rows["replica_uid"].tolist() == [long_one, *[1 - long_one] * 4]
+
+
+def test_round_robin_takes_replicas_in_turn() -> None:
+    made = Fleet(model=model(), seed=1, routing=Routing.ROUND_ROBIN)
+    made.start_warm(3)
+    load(made, np.arange(9.0).tolist())
+    made.advance(20.0)
+    uids = made.take_outcomes()["replica_uid"].tolist()
+    assert uids[:3] == uids[3:6] == uids[6:]
+    assert sorted(uids[:3]) == [0, 1, 2]
+
+
+def test_a_watermark_keeps_blocks_free_beside_others_only() -> None:
+    # 100 usable blocks of 16; the watermark is 10 of 101. A prompt of 1,500 needs 94 blocks.
+    made = fleet(warm=1, kv_blocks=101, watermark_ratio=0.1)
+    load(made, [1.0], prompt=1500, output=3)
+    load(made, [10.0, 10.0], prompt=720, output=20)  # 45 blocks each, the second passes 90
+    made.advance(9.0)
+    assert made.counters().values["finished_stop"].tolist() == [1]  # alone it may have them all
+    made.advance(11.0)
+    assert made.counters().values["requests_running"].tolist() == [1]
+    assert made.counters().values["requests_waiting"].tolist() == [1]
+
+
+def test_ending_a_starting_replica_frees_its_gpus_at_once() -> None:
+    made = fleet(gpus=GpuPool(total=4))
+    made.set_replicas(2, now_s=0.0)
+    made.advance(30.0)
+    assert sorted(phases(made)) == [Phase.PENDING, Phase.STARTING]
+    made.set_replicas(0, now_s=30.0)
+    assert phases(made) == []
+    assert made.usage().replica_hours == pytest.approx(30 / 3600)
+    assert made.usage().pending_gpu_hours == pytest.approx(4 * 30 / 3600)
+    made.advance(300.0)
+    assert made.replica_status(300.0, since_s=0.0).current == 0
+
+
+def test_a_replicaset_gives_up_pending_replicas_first_and_young_ones_before_old() -> None:
+    made = fleet(warm=1, gpus=GpuPool(total=8))
+    made.advance(2000.0)
+    made.set_replicas(3, now_s=2000.0)  # one starts, one has no GPU
+    made.set_replicas(2, now_s=2000.0)
+    assert phases(made) == [Phase.READY, Phase.STARTING]
+    made.set_replicas(1, now_s=2000.0)
+    assert [r.uid for r in made.replicas()] == [0]
+
+
+def test_a_drain_that_ends_at_the_very_end_of_a_tick_is_seen() -> None:
+    step = StepTime(
+        **dict.fromkeys(StepTime.__dataclass_fields__, 0.0)
+        | {"decode_base_s": 0.125, "mixed_base_s": 0.125}
+    )
+    made = fleet(warm=3, step=step)
+    load(made, [0.0, 0.0, 0.0], output=8)  # eight steps of 1/8 s: all end at 1.0 exactly
+    made.advance(0.5)
+    made.set_replicas(1, now_s=0.5, victims=ordinal_choice)
+    assert phases(made) == [Phase.READY, Phase.DRAINING, Phase.DRAINING]
+    made.advance(1.0)
+    assert phases(made) == [Phase.READY]
+    assert made.idle
+    assert statuses(made.take_outcomes()) == [RequestStatus.COMPLETED] * 3
