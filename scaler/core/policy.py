@@ -96,7 +96,8 @@ def decide(
     observation = sound(observation)
     sight = look(observation, state.seen, config.freshness)
     start_up = update_start_up(observation, state.start_up, config.start_up)
-    state = replace(state, seen=sight.seen, start_up=start_up)
+    if start_up is not state.start_up:
+        state = replace(state, start_up=start_up)
     replicas = observation.replicas
     if not isinstance(replicas, NoData) and replicas.wanted == 0:
         return _from_zero(observation, state, config, now_s, sight)
@@ -178,6 +179,7 @@ def _fresh(
         demand=demand_state,
         capacity=capacity_state,
         forecast=forecast_state,
+        seen=sight.seen,
         peaks=peaks,
         good_at_s=now_s,
         last_count=decision.would_be,
@@ -332,7 +334,7 @@ def _blind(
         proposals=() if proposal is None else (proposal,),
         blind=sight.blind,
     )
-    return publish(draft), replace(state, idle_since_s=None)
+    return publish(draft), replace(state, seen=sight.seen, idle_since_s=None)
 
 
 def _one(stage: Stage, replicas: int, terms: Terms = ()) -> Steps:
@@ -385,5 +387,6 @@ def _from_zero(
         last_ready=0,
         last_active=decision.active,
         asked_at_s=asked_at_s,
+        seen=sight.seen,
         peaks=(),
     )

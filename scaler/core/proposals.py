@@ -7,6 +7,7 @@ engines' own signals are blind.
 """
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from scaler.core.capacity import replicas_for
@@ -177,21 +178,21 @@ def attainment(latency: Latency, objective_s: float) -> Attainment:
     """The share of ``latency`` within ``objective_s``; the histogram must not be empty."""
     total = latency.total
     assert total > 0.0, "an empty histogram has no attainment"
-    within = 0.0
-    lower_s = 0.0
-    for bound_s, count in zip(latency.bounds_s, latency.counts, strict=False):
-        if bound_s > objective_s:
-            share = (objective_s - lower_s) / (bound_s - lower_s)
-            inside = count if share > 0.0 else 0.0  # an objective on a bound splits no bucket
-            return Attainment(
-                low=within / total,
-                likely=(within + share * count) / total,
-                high=(within + inside) / total,
-            )
-        within += count
-        lower_s = bound_s
-    beyond = latency.counts[-1] if objective_s > lower_s else 0.0
-    return Attainment(low=within / total, likely=within / total, high=(within + beyond) / total)
+    bounds_s, counts = latency.bounds_s, latency.counts
+    below = bisect_right(bounds_s, objective_s)  # bounds at or below the objective
+    within = sum(counts[:below])
+    lower_s = bounds_s[below - 1] if below else 0.0
+    if lower_s == objective_s:  # an objective on a bound splits no bucket
+        return Attainment(low=within / total, likely=within / total, high=within / total)
+    inside = counts[below]
+    share = 0.0  # of the last bucket, which has no upper bound, nothing is likely
+    if below < len(bounds_s):
+        share = (objective_s - lower_s) / (bounds_s[below] - lower_s)
+    return Attainment(
+        low=within / total,
+        likely=(within + share * inside) / total,
+        high=(within + inside) / total,
+    )
 
 
 def objective(at: Situation, signal: Signal) -> tuple[Latency, float] | None:

@@ -39,9 +39,10 @@ def look(observation: Observation, seen: Seen, config: FreshnessConfig) -> Sight
         seen_at_s = last.get(signal)
         if seen_at_s is not None and now_s - seen_at_s <= config.expect_s:
             lost += 1
-    partial = _partial(observation)
-    blind += partial
-    lost += len(partial)
+    for signal, total in ((Signal.WORK, observation.work), (Signal.QUEUE, observation.queue)):
+        if not isinstance(total, NoData) and total.coverage_ratio < COVERAGE_FULL_RATIO:
+            blind.append(_partial(signal, total.coverage_ratio))
+            lost += 1
     missing = [isinstance(value, NoData) for value in (observation.queue, observation.work)]
     engines = not all(missing)
     if any(missing) and lost == 0:
@@ -49,21 +50,16 @@ def look(observation: Observation, seen: Seen, config: FreshnessConfig) -> Sight
     return Sight(engines=engines, blind=tuple(blind), lost=lost, seen=tuple(last.items()))
 
 
-def _partial(observation: Observation) -> list[Blindness]:
-    """The sums over replicas that some ready replica is missing from.
+def _partial(signal: Signal, coverage_ratio: float) -> Blindness:
+    """A sum over replicas that some ready replica is missing from.
 
     Means and percentiles of the others stand for it; a sum without it is too small.
     """
-    sums = ((Signal.WORK, observation.work), (Signal.QUEUE, observation.queue))
-    return [
-        Blindness(
-            signal=signal,
-            cause=Cause.PARTIAL,
-            detail=f"covers {value.coverage_ratio:.0%} of the ready replicas",
-        )
-        for signal, value in sums
-        if not isinstance(value, NoData) and value.coverage_ratio < COVERAGE_FULL_RATIO
-    ]
+    return Blindness(
+        signal=signal,
+        cause=Cause.PARTIAL,
+        detail=f"covers {coverage_ratio:.0%} of the ready replicas",
+    )
 
 
 def _signals(observation: Observation) -> tuple[tuple[Signal, object], ...]:

@@ -90,6 +90,8 @@ def _latency(latency: Latency | NoData) -> Latency | NoData:
         return latency
     if len(latency.counts) != len(latency.bounds_s) + 1:
         return NoData(cause=Cause.MALFORMED, detail="a histogram without its last bucket")
+    if not math.isfinite(sum(latency.bounds_s)):
+        return NoData(cause=Cause.NOT_A_NUMBER, detail="a bucket bound that is no finite number")
     amounts = (latency.seen_at_s, latency.window_s, *latency.counts)
     return _checked(latency, amounts, ratios=(latency.coverage_ratio,))
 
@@ -136,17 +138,18 @@ def _gateway(gateway: Gateway | NoData) -> Gateway | NoData:
 def _checked(
     signal: T, amounts: tuple[float, ...], *, ratios: tuple[float, ...] = ()
 ) -> T | NoData:
-    """``signal`` when its amounts are in [0, AMOUNT_MAX] and its ratios in [0, 1], else NoData.
+    """``signal`` when its amounts are in [0, AMOUNT_MAX], summed, and its ratios in [0, 1].
 
-    Minimum and maximum see a NaN only in some positions; the sum has it wherever it is.
+    Minimum and maximum see a NaN only in some positions; the sum has it wherever it is, and fails
+    every comparison.
     """
     total = sum(amounts) + sum(ratios)
+    if total <= AMOUNT_MAX and min(amounts) >= 0.0:
+        if not ratios or (min(ratios) >= 0.0 and max(ratios) <= RATIO_MAX):
+            return signal
+        return NoData(cause=Cause.MALFORMED, detail="a ratio outside [0, 1] in the sample")
     if not math.isfinite(total):
         return NoData(cause=Cause.NOT_A_NUMBER, detail="NaN or infinity in the sample")
-    if min(amounts) < 0.0 or max(amounts) > AMOUNT_MAX:
-        return NoData(
-            cause=Cause.MALFORMED, detail=f"an amount outside [0, {AMOUNT_MAX:g}] in the sample"
-        )
-    if ratios and (min(ratios) < 0.0 or max(ratios) > RATIO_MAX):
-        return NoData(cause=Cause.MALFORMED, detail="a ratio outside [0, 1] in the sample")
-    return signal
+    return NoData(
+        cause=Cause.MALFORMED, detail=f"an amount outside [0, {AMOUNT_MAX:g}] in the sample"
+    )

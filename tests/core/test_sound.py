@@ -49,6 +49,7 @@ def test_a_sound_observation_is_not_copied() -> None:
         ("work", "output_tokens", 2e12, Cause.MALFORMED),
         ("gateway", "requests_arrived", -3.0, Cause.MALFORMED),
         ("ttft", "counts", (1.0, 2.0), Cause.MALFORMED),
+        ("ttft", "bounds_s", (0.5, 1.0, math.nan, 5.0), Cause.NOT_A_NUMBER),
         ("ttft", "counts", (math.nan, 0.0, 0.0, 0.0, 0.0), Cause.NOT_A_NUMBER),
         ("replicas", "wanted", -1, Cause.MALFORMED),
         ("replicas", "unschedulable", -1, Cause.MALFORMED),
