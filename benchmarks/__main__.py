@@ -1,0 +1,34 @@
+"""``make bench``: every benchmark in turn, each in a process of its own, its output as it comes."""
+
+import subprocess
+import sys
+import time
+
+RUNS = (
+    ("decide() per target", "decide", ()),
+    ("gRPC server, KEDA's call rate, 1,000 triggers", "bench_grpc", ("--duration-s", "20")),
+    ("collection from Prometheus, 1,000 targets of 10 pods", "collect", ("--tuned",)),
+    ("Kubernetes view, 1,000 targets of 10 pods", "kubernetes_view", ()),
+    ("whole daemon, 1 target", "daemon", ("--targets", "1", "--duration-s", "20")),
+    ("whole daemon, 1,000 targets of 10 pods", "daemon", ("--duration-s", "60")),
+    ("simulator", "bench_engine", ()),
+    ("replica model against real runs", "fidelity", ()),
+)
+
+
+def main() -> int:
+    """Run all; the exit status is the number of those that failed."""
+    failed = 0
+    for title, module, arguments in RUNS:
+        print(f"\n== {title}: python -m benchmarks.{module} {' '.join(arguments)}", flush=True)
+        began_s = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{module}", *arguments], check=False
+        )
+        failed += done.returncode != 0
+        print(f"-- exit {done.returncode} after {time.perf_counter() - began_s:.0f} s", flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
