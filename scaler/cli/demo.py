@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,10 +24,18 @@ if TYPE_CHECKING:
 COMPILING = "compiling the replica model (the first time takes up to half a minute) ..."
 
 
+def _a_number(_context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """Refuse what passes every range: not a number."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("must be a number", param=parameter)
+    return value
+
+
 @click.command("demo")
 @click.option(
     "--duration-s",
     type=click.FloatRange(15.0, 604800.0),
+    callback=_a_number,
     help="How much traffic to play, in its own seconds; 2700 of the embedded story.",
 )
 @click.option(
@@ -36,6 +46,7 @@ COMPILING = "compiling the replica model (the first time takes up to half a minu
 @click.option(
     "--speed",
     type=click.FloatRange(min=0.0, min_open=True),
+    callback=_a_number,
     default=20.0,
     show_default=True,
     help="How many times faster than life; inf is as fast as the machine can.",
@@ -88,14 +99,18 @@ def _plain(scenario: "Scenario", speed: float) -> "Summary":
     began_s = time.monotonic()
     compile_model(scenario.model)
     click.echo(f"ready after {time.monotonic() - began_s:.1f} s", err=True)
-    return asyncio.run(
-        _play(
-            scenario,
-            speed,
-            show=lambda row: click.echo(row.line()),
-            begun=lambda demo: click.echo(f"live page: {demo.page_url}", err=True),
+    try:
+        return asyncio.run(
+            _play(
+                scenario,
+                speed,
+                show=lambda row: click.echo(row.line()),
+                begun=lambda demo: click.echo(f"live page: {demo.page_url}", err=True),
+            )
         )
-    )
+    except BrokenPipeError:  # the reader has seen enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise click.exceptions.Exit(0) from None
 
 
 def _on_terminal(scenario: "Scenario", speed: float) -> "Summary":

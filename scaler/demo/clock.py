@@ -8,6 +8,7 @@ is stale, and no start-up long, because a page took its time.
 import asyncio
 import heapq
 import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from scaler.errors import ScalerError
@@ -20,17 +21,25 @@ class VirtualClock:
     """Seconds since the epoch, ``speed`` times as fast as the machine's while there is no work.
 
     ``speed`` may be infinite: then only work takes time.  It is a ``scaler.service.clock.Clock``.
+    ``pause`` spends the machine's time.
     """
 
-    def __init__(self, *, start_at_s: float, speed: float) -> None:
+    def __init__(
+        self,
+        *,
+        start_at_s: float,
+        speed: float,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         assert speed > 0.0, "time moves forward"
         self._now_s = start_at_s
         self._speed = speed
+        self._pause = pause
         self._sleeping: list[tuple[float, int, str, asyncio.Future[None]]] = []
         self._serial = 0
         self._awake: dict[str, None] = {}
         self._changed = asyncio.Event()
-        self._due_s = -math.inf  # on the event loop's clock
+        self._due_s: float | None = None  # when the present is due, on the event loop's clock
 
     def now_s(self) -> float:
         """The present."""
@@ -86,8 +95,9 @@ class VirtualClock:
     async def _pace(self, step_s: float) -> None:
         """Spend the machine's time that ``step_s`` of ours takes."""
         now_s = asyncio.get_running_loop().time()
-        self._due_s = max(self._due_s + step_s / self._speed, now_s - CATCH_UP_S)
-        await asyncio.sleep(max(self._due_s - now_s, 0.0))
+        due_s = now_s if self._due_s is None else self._due_s
+        self._due_s = max(due_s, now_s - CATCH_UP_S) + step_s / self._speed
+        await self._pause(max(self._due_s - now_s, 0.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,6 +72,10 @@ class Endpoints:
             port.site = web.SockSite(self._runner, port.socket)
             await port.site.start()
 
+    def serving(self) -> dict[int, int]:
+        """Port number of each replica whose port is open."""
+        return {port.uid: number for number, port in self._ports.items() if port.site is not None}
+
     async def close(self, uid: int) -> None:
         """The pod is gone, and its port free."""
         port = self._ports.pop(self._numbers.pop(uid))

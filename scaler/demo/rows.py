@@ -1,5 +1,6 @@
 """One row for each tick: what the load was, what the daemon saw and decided."""
 
+import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,7 +57,10 @@ class Row:
 
 
 class Rows:
-    """A sink of the daemon's loop that makes a row of every decision."""
+    """A sink of the daemon's loop that makes a row of every decision.
+
+    A row that cannot be shown must not harm the loop: the error is set in ``failed``.
+    """
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class Rows:
         arrivals: Callable[[float, float], int],
     ) -> None:
         self.all: list[Row] = []
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._show = show
         self._start_at_s = start_at_s
         self._arrivals = arrivals
@@ -82,8 +87,15 @@ class Rows:
             target = f"{entry.key.namespace}/{entry.key.name}"
             row = _row(decision, target, t_s=report.at_s - self._start_at_s, load_per_s=load_per_s)
             self.all.append(row)
-            self._show(row)
+            self._shown(row)
         self._last_at_s = report.at_s
+
+    def _shown(self, row: Row) -> None:
+        try:
+            self._show(row)
+        except OSError as error:
+            if not self.failed.done():
+                self.failed.set_exception(error)
 
 
 def _row(decision: Decision, target: str, *, t_s: float, load_per_s: float) -> Row:

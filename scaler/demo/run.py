@@ -58,13 +58,16 @@ class Demo:
 
         Raises:
             ScalerError: when a part of it fails.
+            OSError: when a row cannot be shown.
         """
         playing = self._task(self.clock.run_until(self.fleet.start_at_s + self.scenario.duration_s))
         tasks = {playing, self._task(self.cluster.run()), self._task(self.keda.run())}
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            done, _ = await asyncio.wait(
+                {*tasks, self.rows.failed}, return_when=asyncio.FIRST_COMPLETED
+            )
+            for ended in done:
+                ended.result()
         finally:
             for task in tasks:
                 task.cancel()
