@@ -9,7 +9,7 @@ RUNS = (
     ("gRPC server, KEDA's call rate, 1,000 triggers", "bench_grpc", ("--duration-s", "20")),
     ("collection from Prometheus, 1,000 targets of 10 pods", "collect", ("--tuned",)),
     ("Kubernetes view, 1,000 targets of 10 pods", "kubernetes_view", ()),
-    ("whole daemon, 1 target", "daemon", ("--targets", "1", "--duration-s", "20")),
+    ("whole daemon, 10 targets", "daemon", ("--targets", "10", "--duration-s", "20")),
     ("whole daemon, 1,000 targets of 10 pods", "daemon", ("--duration-s", "60")),
     ("simulator", "bench_engine", ()),
     ("replica model against real runs", "fidelity", ()),
