@@ -621,7 +621,9 @@ def test_idleness_is_not_proven_over_a_blindness_or_without_a_signal() -> None:
         510      1     0  0.1        . |    1  yes
         610      1     0    -        . |    1  yes     # the GPUs are not seen: begins anew
         630      1     0  0.1        . |    1  yes
-       1229      1     0  0.1        . |    1  yes     # nobody watched for 599 s: begins anew
+        730      1     0  0.1        . |    1  yes
+        830      1     0  0.1        . |    1  yes     # 620 s since 210, 200 s since 630
+       1229      1     0  0.1        . |    1  yes     # nobody watched for 399 s: begins anew
        1300      1     0  0.1        . |    1  yes
        1400      1     0  0.1        . |    1  yes
        1500      1     0  0.1        . |    1  yes
