@@ -42,6 +42,17 @@ def kustomizations() -> list[str]:
     return sorted(folder for folder in _folders() if _kind(folder) == "Kustomization")
 
 
+def roots() -> list[str]:
+    """Kustomizations that no other one includes: together they hold every document."""
+    included = set()
+    for folder in _folders():
+        listed = yaml.safe_load((MANIFESTS / folder / "kustomization.yaml").read_text("utf-8"))
+        for resource in listed.get("resources", ()):
+            path = (MANIFESTS / folder / resource).resolve()
+            included.add(str(path.relative_to(MANIFESTS)))
+    return [folder for folder in kustomizations() if folder not in included]
+
+
 def components() -> list[str]:
     """Every component, by its path under ``manifests``."""
     return sorted(folder for folder in _folders() if _kind(folder) == "Component")

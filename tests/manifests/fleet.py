@@ -123,7 +123,7 @@ class Fleet:
         ]
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        self._wait_for_rules()
+        self._wait_until_it_has_recorded()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -159,17 +159,20 @@ class Fleet:
         )
         assert done.returncode == 0, done.stderr
 
-    def _wait_for_rules(self) -> None:
-        """Until the last group has recorded something."""
+    def _wait_until_it_has_recorded(self) -> None:
         end_s = time.monotonic() + _LIMIT_S
         while time.monotonic() < end_s:
-            try:
-                if all(self.query(rule) for rule in _last_of_each_group()):
-                    return
-            except OSError:
-                pass  # not listening yet
+            if self._is_ready() and all(self.query(rule) for rule in _last_of_each_group()):
+                return
             time.sleep(0.1)
         raise AssertionError((self._folder / "log").read_text()[-2000:])
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=5) as reply:
+                return bool(reply.status == 200)
+        except OSError:  # not listening yet, or 503 while it reads its blocks
+            return False
 
 
 def _last_of_each_group() -> list[str]:

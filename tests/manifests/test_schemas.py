@@ -1,13 +1,17 @@
 """Every built document against the schemas of Kubernetes 1.28 to the newest, and of the CRDs."""
 
 import json
-from collections.abc import Iterator
+import re
+from functools import cache
+from typing import Any
 
 import kubernetes_validate
 import pytest
-from kubernetes_validate.utils import all_versions
+from jsonschema import Draft202012Validator
+from kubernetes_validate.utils import all_versions, schema_contents
+from referencing import Registry, Resource
 
-from tests.manifests.built import OUTSIDE_DATA, Document, build, kustomizations, label
+from tests.manifests.built import OUTSIDE_DATA, Document, build, label, of_kind, roots
 from tests.manifests.schemas import validators
 
 OLDEST = "1.28"
@@ -26,21 +30,36 @@ WITHOUT_SCHEMA = {
 
 def versions() -> list[str]:
     """Oldest, newest, and every one between."""
-    supported = [tuple(map(int, one.split(".")[:2])) for one in all_versions()]
+    supported = {tuple(map(int, one.split(".")[:2])) for one in all_versions()}
     oldest = tuple(map(int, OLDEST.split(".")))
-    return [f"{major}.{minor}" for major, minor in supported if (major, minor) >= oldest]
+    return [f"{major}.{minor}" for major, minor in sorted(supported) if (major, minor) >= oldest]
 
 
-def distinct(*, builtin: bool) -> Iterator[Document]:
-    """Each distinct document of all builds, either of Kubernetes' own kinds or custom ones."""
-    seen = set()
-    for folder in kustomizations():
+@cache
+def registry(version: str) -> Registry[Any]:
+    """The definitions that the schemas of a version refer to, read once."""
+    folder = f"kubernetes-json-schema/v{version}.0-local-strict"
+    definitions = schema_contents(f"{folder}/_definitions.json", version)
+    return (Resource.from_contents(definitions) @ Registry()).crawl()
+
+
+@cache
+def strict_validator(version: str, api_version: str, kind: str) -> Draft202012Validator:
+    """What ``kubernetes_validate.validate(.., strict=True)`` makes for every call anew."""
+    group = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", api_version)
+    folder = f"kubernetes-json-schema/v{version}.0-local-strict"
+    schema = schema_contents(f"{folder}/{kind.lower()}-{group}.json", version)
+    return Draft202012Validator(schema, registry=registry(version))
+
+
+@cache
+def distinct() -> tuple[Document, ...]:
+    """Each distinct document of the builds that no other build includes."""
+    found = {}
+    for folder in roots():
         for document in build(folder):
-            text = json.dumps(document, sort_keys=True, default=str)
-            if text not in seen:
-                seen.add(text)
-                if is_builtin(document) is builtin:
-                    yield document
+            found[json.dumps(document, sort_keys=True, default=str)] = document
+    return tuple(found.values())
 
 
 def is_builtin(document: Document) -> bool:
@@ -55,14 +74,25 @@ def test_the_validator_knows_a_range_of_versions() -> None:
 
 @pytest.mark.parametrize("version", versions())
 def test_documents_are_valid_in(version: str) -> None:
-    documents = list(distinct(builtin=True))
-    assert len(documents) > 20
+    documents = [one for one in distinct() if is_builtin(one)]
+    assert len(documents) > 100
     for document in documents:
-        try:
-            kubernetes_validate.validate(document, version, strict=True)
-        except kubernetes_validate.ValidationError as fault:
+        validator = strict_validator(version, document["apiVersion"], document["kind"])
+        for fault in validator.iter_errors(document):
             path = ".".join(str(part) for part in fault.path)
             pytest.fail(f"{label(document)} in {version}: {path}: {fault.message}")
+
+
+@pytest.mark.parametrize("version", [versions()[0], versions()[-1]])
+def test_the_cached_validator_is_that_of_kubernetes_validate(version: str) -> None:
+    deployment = json.loads(json.dumps(of_kind(build("vllm/base"), "Deployment")[0]))
+    validator = strict_validator(version, deployment["apiVersion"], deployment["kind"])
+    kubernetes_validate.validate(deployment, version, strict=True)
+    assert validator.is_valid(deployment)
+    deployment["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(deployment, version, strict=True)
+    assert not validator.is_valid(deployment)
 
 
 def test_custom_resources_are_valid() -> None:
@@ -70,7 +100,9 @@ def test_custom_resources_are_valid() -> None:
         pytest.skip(f"{CRDS} is missing: CRDs are read from the data folder")
     known = validators(CRDS)
     unknown = set()
-    for document in distinct(builtin=False):
+    for document in distinct():
+        if is_builtin(document):
+            continue
         key = (document["apiVersion"], document["kind"])
         if key not in known:
             unknown.add(key)
@@ -80,16 +112,18 @@ def test_custom_resources_are_valid() -> None:
     assert unknown == WITHOUT_SCHEMA
 
 
-def test_strictness_is_real() -> None:
-    deployment = next(one for one in build("vllm/base") if one["kind"] == "Deployment")
-    broken = json.loads(json.dumps(deployment))
-    broken["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(broken, OLDEST, strict=True)
-    if CRDS.is_dir():
-        scaled = next(one for one in build("overlays/qwen2.5-7b") if one["kind"] == "ScaledObject")
-        assert _faults({**scaled, "spec": {**scaled["spec"], "maxReplicas": 3}})
-        assert not _faults(scaled)
+def test_schemas_of_custom_resources_are_strict() -> None:
+    if not CRDS.is_dir():
+        pytest.skip(f"{CRDS} is missing: CRDs are read from the data folder")
+    (scaled,) = of_kind(build("overlays/qwen2.5-7b"), "ScaledObject")
+    assert not _faults(scaled)
+    assert _faults({**scaled, "spec": {**scaled["spec"], "maxReplicas": 3}})
+    (group,) = of_kind(build("overlays/deepseek-v3"), "LeaderWorkerSet")
+    broken = json.loads(json.dumps(group))
+    worker = broken["spec"]["leaderWorkerTemplate"]["workerTemplate"]["spec"]
+    worker["containers"][0]["resource"] = {}
+    assert not _faults(group)
+    assert _faults(broken)
 
 
 def _faults(document: Document) -> list[str]:
