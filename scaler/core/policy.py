@@ -4,19 +4,16 @@ observation -> demand -> forecast -> capacity -> proposals -> stages -> Decision
 equal arguments, equal result.
 """
 
-import math
 from dataclasses import dataclass, field, replace
 
-from scaler.core.capacity import CapacityState, capacity_of, update_capacity
+from scaler.core.capacity import CapacityState
 from scaler.core.config import PolicyConfig
-from scaler.core.demand import DemandState, demand_of, update_demand
-from scaler.core.forecast import FORECASTERS, ForecastState, Outlook, look_ahead
+from scaler.core.demand import DemandState
+from scaler.core.estimates import Estimates, Learned, estimate
+from scaler.core.forecast import ForecastState
 from scaler.core.idle import idle_proven, is_asked, is_idle
 from scaler.core.model import (
-    Capacity,
     Decision,
-    Demand,
-    Forecast,
     Mode,
     NoData,
     Observation,
@@ -73,17 +70,6 @@ class PolicyState:
     asked_at_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimates:
-    """What was derived from an observation before any signal proposes."""
-
-    demand: Demand
-    capacity: Capacity
-    forecast: Forecast
-    load: float
-    now_s: float
-
-
 def decide(
     observation: Observation, state: PolicyState, config: PolicyConfig, now_s: float
 ) -> tuple[Decision, PolicyState]:
@@ -111,64 +97,34 @@ def _fresh(
     observation: Observation, state: PolicyState, config: PolicyConfig, now_s: float, sight: Sight
 ) -> tuple[Decision, PolicyState]:
     """Decide from good data."""
-    demand_state = update_demand(observation, state.demand, config.demand)
-    capacity_state = update_capacity(observation, state.capacity, config.capacity)
-    demand = demand_of(observation, demand_state, config.demand)
-    capacity = capacity_of(demand, capacity_state, config)
     start_s = start_up_s(state.start_up, config.start_up)
-    lead_s = start_s + config.tick_s
-    load = demand.requests_per_s * capacity.request_cost_s
-    scale = math.exp(capacity_state.log_scale)
-    outlook, forecast_state = look_ahead(
-        load / scale,  # the series must not jump when the learned scale moves
-        state.forecast,
-        config.forecast,
-        forecaster=FORECASTERS[config.forecaster],
-        lead_s=lead_s,
-        now_s=now_s,
-    )
-    at = _situation(
-        observation,
-        state,
-        config,
-        Estimates(
-            demand=demand,
-            capacity=capacity,
-            forecast=_forecast(outlook, scale=scale, lead_s=lead_s),
-            load=load,
-            now_s=now_s,
-        ),
-    )
+    before = Learned(demand=state.demand, capacity=state.capacity, forecast=state.forecast)
+    made, learned = estimate(observation, before, config, start_up_s=start_s, now_s=now_s)
+    at = _situation(observation, state, config, made)
     proposals = propose(at)
     span_s = hold_span_s(config.hold_down, start_s)
     steps = keep(binding(proposals), at)
     peaks = _peaks(state, at, config)
     steps, peaks = hold_down(steps, peaks, now_s=now_s, span_s=span_s)
     steps = no_api(lost_signal(veto(steps, at), at, sight.lost), at)
-    idle_since_s = None
-    if sight.lost == 0 and is_idle(observation, config):
-        broken = state.idle_since_s is None or _watch_broken(state, config, now_s)
-        idle_since_s = now_s if broken else state.idle_since_s
+    idle_since_s = _idle_since(observation, state, config, now_s, sight)
     idle = idle_proven(idle_since_s, observation, config, now_s)
     if idle:  # said also where the count is 0 already: without the proof it would be 1
         proof = (("idle_proof_s", config.zero.idle_proof_s),)
         steps = (*steps, Step(stage=Stage.IDLE, replicas=0, terms=proof))
+    verdict = Verdict.LOAD_ONLY if isinstance(observation.replicas, NoData) else Verdict.FRESH
     draft = Draft(
         observation=observation,
         config=config,
         now_s=now_s,
-        verdict=_answerable(
-            Verdict.LOAD_ONLY if isinstance(observation.replicas, NoData) else Verdict.FRESH,
-            observation,
-            config,
-        ),
+        verdict=_answerable(verdict, observation, config),
         steps=_bounded(steps, observation, config, zero=idle),
         active=_active(observation, config, wanted=not idle),
         proposals=proposals,
         blind=sight.blind,
-        demand=demand,
-        capacity=capacity,
-        forecast=at.forecast,
+        demand=made.demand,
+        capacity=made.capacity,
+        forecast=made.forecast,
     )
     decision = publish(draft)
     if decision.would_be > count_of(draft.steps):
@@ -176,9 +132,9 @@ def _fresh(
         peaks = push_peak(peaks, decision.would_be, now_s=now_s, span_s=span_s)
     return decision, replace(
         state,
-        demand=demand_state,
-        capacity=capacity_state,
-        forecast=forecast_state,
+        demand=learned.demand,
+        capacity=learned.capacity,
+        forecast=learned.forecast,
         seen=sight.seen,
         peaks=peaks,
         good_at_s=now_s,
@@ -254,17 +210,6 @@ def _peaks(state: PolicyState, at: Situation, config: PolicyConfig) -> Peaks:
     return state.peaks
 
 
-def _forecast(outlook: Outlook, *, scale: float, lead_s: float) -> Forecast:
-    """The outlook in replicas' worth of busy time."""
-    return Forecast(
-        lead_s=lead_s,
-        load_mean=outlook.mean * scale,
-        load_upper=outlook.upper * scale,
-        skill=outlook.skill,
-        used=outlook.used,
-    )
-
-
 def _bounded(steps: Steps, observation: Observation, config: PolicyConfig, *, zero: bool) -> Steps:
     """Within the bounds; zero only where ``zero`` says that idleness is proven."""
     replicas = observation.replicas
@@ -274,6 +219,17 @@ def _bounded(steps: Steps, observation: Observation, config: PolicyConfig, *, ze
         allowed = limits(config, replicas.replicas_min, replicas.replicas_max)
     low = allowed.low if zero else max(allowed.low, 1)
     return bound(steps, low=low, high=allowed.high)
+
+
+def _idle_since(
+    observation: Observation, state: PolicyState, config: PolicyConfig, now_s: float, sight: Sight
+) -> float | None:
+    """When the present idleness began; None while anything moves or cannot be seen."""
+    if sight.lost > 0 or not is_idle(observation, config):
+        return None
+    if state.idle_since_s is None or _watch_broken(state, config, now_s):
+        return now_s
+    return state.idle_since_s
 
 
 def _watch_broken(state: PolicyState, config: PolicyConfig, now_s: float) -> bool:

@@ -908,3 +908,11 @@ def test_holding_below_the_minimum_is_left_to_the_hpa() -> None:
     cheap = replace(CONFIG, hpa=hpa)
     play(SWALLOWED.format(low=1, high=99, want=20, decided_by="unreachable_step"), cheap)
     play(SWALLOWED.format(low=21, high=99, want=21, decided_by="work"), cheap)
+
+
+def test_from_kubernetes_1_33_each_direction_has_its_tolerance() -> None:
+    exact_up = {"tolerance_up_ratio": 0.0, "tolerance_down_ratio": 0.1}
+    exact = replace(CONFIG, hpa=HpaConfig(kubernetes_minor=35, **exact_up))
+    play(SWALLOWED.format(low=1, high=99, want=21, decided_by="work"), exact)
+    wide = replace(exact, hpa=replace(exact.hpa, tolerance_up_ratio=0.1))
+    play(SWALLOWED.format(low=1, high=99, want=23, decided_by="unreachable_step"), wide)
