@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from operator import attrgetter
 from statistics import median
+from typing import Any, NamedTuple
 
 from scaler.core.model import Work
 from scaler.signals.samples import Histogram, PodSample
@@ -23,8 +24,8 @@ _counters_of = attrgetter(*_COUNTERS)
 _RESTART_MOVES_S = 1.0  # a process start time that moves by more is another process
 _DOUBTS_MAX = 3  # lower counters in a row, after which they are believed without a restart
 # A pod that missed collections brings what happened meanwhile, so that nothing is lost; after more
-# than so many usual intervals it would look like a burst, and counts for one interval only.
-_CATCH_UP_FACTOR = 3.0
+# of them it would look like a burst, and counts for one usual interval only.
+_CATCH_UP_MISSES = 2
 _INTERVAL_MIN_S = 1e-3
 
 
@@ -76,9 +77,14 @@ def work_of(deltas: Deltas, coverage_ratio: float, seen_at_s: float) -> Work:
 
 @dataclass(slots=True)
 class _Followed:
-    """A pod as it was when the last round ended."""
+    """A pod as it was when the last round ended.
+
+    ``seen_in`` numbers the last collection that had it, ``missed`` is the most in a row without it.
+    """
 
     base: PodSample
+    seen_in: int
+    missed: int = 0
     doubts: int = 0
 
 
@@ -89,6 +95,7 @@ class PodHistory:
         self._remembered_s = remembered_s
         self._followed: dict[str, _Followed] = {}
         self._stepped_at_s: float | None = None
+        self._collection = 0
         self._carried = 0.0
 
     def step(self, samples: Sequence[PodSample]) -> Deltas:
@@ -99,6 +106,7 @@ class PodHistory:
         """
         pairs: list[tuple[_Followed, PodSample]] = []
         pending = False
+        self._collection += 1
         for sample in samples:
             followed = self._follow(sample)
             if followed is None:
@@ -122,6 +130,8 @@ class PodHistory:
         """
         followed = self._followed.get(sample.pod)
         if followed is not None and sample.at_s - followed.base.at_s <= self._remembered_s:
+            followed.missed = max(followed.missed, self._collection - followed.seen_in - 1)
+            followed.seen_in = self._collection
             return followed
         started_at_s, stepped_at_s = sample.started_at_s, self._stepped_at_s
         young = (
@@ -129,10 +139,10 @@ class PodHistory:
             and stepped_at_s is not None
             and stepped_at_s <= started_at_s < sample.at_s
         )
-        if young and started_at_s is not None:
-            self._followed[sample.pod] = _Followed(_zero(sample, started_at_s))
+        if young and stepped_at_s is not None:
+            self._followed[sample.pod] = _Followed(_zero(sample, stepped_at_s), self._collection)
             return self._followed[sample.pod]
-        self._followed[sample.pod] = _Followed(sample)
+        self._followed[sample.pod] = _Followed(sample, self._collection)
         return None
 
     def _forget(self, present: int) -> None:
@@ -151,8 +161,9 @@ class PodHistory:
         self._followed = kept
 
     def _summed(self, made: Sequence["_PodDelta"]) -> Deltas:
-        usual_s = median(delta.interval_s for delta in made)
-        shares = [_share(delta.interval_s, usual_s) for delta in made]
+        present = [delta.interval_s for delta in made if not delta.away]
+        usual_s = median(present or [delta.interval_s for delta in made])
+        shares = [usual_s / delta.interval_s if delta.away else 1.0 for delta in made]
         balance = sum(share * delta.arrived for share, delta in zip(shares, made, strict=True))
         # Gauge and counter of one page may belong to neighbouring engine steps, so that a balance
         # may fall below zero.  The next one makes up for it; later ones do not, or requests that
@@ -161,9 +172,7 @@ class PodHistory:
         return Deltas(
             pods=len(made),
             interval_s=usual_s,
-            replica_s=sum(
-                share * delta.interval_s for share, delta in zip(shares, made, strict=True)
-            ),
+            replica_s=sum(share * delta.lived_s for share, delta in zip(shares, made, strict=True)),
             oldest_at_s=min(delta.at_s for delta in made),
             newest_at_s=max(delta.at_s for delta in made),
             arrived=max(arrived, 0.0),
@@ -175,10 +184,16 @@ class PodHistory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _PodDelta:
-    """One pod's part of a round; ``grown`` is in the order of ``_COUNTERS``."""
+    """One pod's part of a round; ``grown`` is in the order of ``_COUNTERS``.
 
+    ``lived_s`` is how much of the interval the process has seen; ``away`` says that the pod was
+    missing for long within it.
+    """
+
+    away: bool
     at_s: float
     interval_s: float
+    lived_s: float
     arrived: float
     grown: tuple[float | None, ...]
     ttft: Histogram | None
@@ -189,18 +204,16 @@ def _advanced(followed: _Followed, sample: PodSample) -> _PodDelta:
     """The pod's part of the round; it is followed from ``sample`` on."""
     before, after = followed.base, sample
     if _restarted(before, sample):
-        before = _zero(sample, max(sample.started_at_s or before.at_s, before.at_s))
+        before = _zero(sample, before.at_s)
         followed.doubts = 0
-    elif _lower(before, sample):
-        followed.doubts += 1
-        if followed.doubts >= _DOUBTS_MAX:
-            before, followed.doubts = replace(sample, at_s=before.at_s), 0
-        else:
-            after = _at_least(before, sample)
     else:
-        followed.doubts = 0
+        fell, after = _at_least(before, sample)
+        followed.doubts = followed.doubts + 1 if fell else 0
+        if followed.doubts >= _DOUBTS_MAX:
+            before, after, followed.doubts = replace(sample, at_s=before.at_s), sample, 0
+    away, followed.missed = followed.missed > _CATCH_UP_MISSES, 0
     followed.base = after
-    return _delta(before, after)
+    return _delta(before, after, away=away)
 
 
 def _restarted(before: PodSample, after: PodSample) -> bool:
@@ -217,44 +230,36 @@ def _restarted(before: PodSample, after: PodSample) -> bool:
     )
 
 
-def _lower(before: PodSample, after: PodSample) -> bool:
-    """Whether a counter of the same process fell or is missing now."""
-    return any(
-        then is not None and (now is None or now < then)
-        for then, now in zip(_counters_of(before), _counters_of(after), strict=True)
-    )
+class _Monotone(NamedTuple):
+    """A sample whose counters are not lower than before, and whether any was."""
+
+    fell: bool
+    sample: PodSample
 
 
-def _at_least(before: PodSample, after: PodSample) -> PodSample:
-    """``after`` with counters that did not fall: what is missing comes with the next sample."""
-    highest = {
-        name: then if now is None or (then is not None and now < then) else now
-        for name, then, now in zip(
-            _COUNTERS, _counters_of(before), _counters_of(after), strict=True
-        )
-    }
-    return replace(after, **highest)
+def _at_least(before: PodSample, after: PodSample) -> _Monotone:
+    """``after`` with counters that did not fall; what is missing comes with the next sample."""
+    fell = False
+    higher: dict[str, Any] = {}
+    for name, then, now in zip(_COUNTERS, _counters_of(before), _counters_of(after), strict=True):
+        if then is not None and (now is None or now < then):
+            higher[name] = then
+            fell = fell or now is not None
+    return _Monotone(fell, replace(after, **higher) if higher else after)
 
 
 def _zero(sample: PodSample, at_s: float) -> PodSample:
     """A sample of the same process before it did anything."""
+    zeros: dict[str, Any] = {name: 0.0 for name in _COUNTERS if getattr(sample, name) is not None}
     return PodSample(
         pod=sample.pod,
         at_s=at_s,
         model_names=sample.model_names,
         running=0.0,
         waiting=0.0,
-        finished=0.0,
-        rejected=0.0,
-        prompt_tokens=0.0,
-        cached_tokens=0.0,
-        output_tokens=0.0,
-        preemptions=0.0,
-        engine_steps=0.0,
-        finished_prompt_tokens=0.0,
-        finished_output_tokens=0.0,
         ttft=_emptied(sample.ttft),
         itl=_emptied(sample.itl),
+        **zeros,
     )
 
 
@@ -264,7 +269,7 @@ def _emptied(histogram: Histogram | None) -> Histogram | None:
     return Histogram(bounds_s=histogram.bounds_s, counts=(0.0,) * len(histogram.counts))
 
 
-def _delta(before: PodSample, after: PodSample) -> _PodDelta:
+def _delta(before: PodSample, after: PodSample, *, away: bool) -> _PodDelta:
     """Growth between two samples; unknown for a counter that one of them does not have."""
     grown = tuple(
         None if now is None or then is None else max(now - then, 0.0)
@@ -272,13 +277,26 @@ def _delta(before: PodSample, after: PodSample) -> _PodDelta:
     )
     finished, rejected = grown[0] or 0.0, grown[1] or 0.0
     return _PodDelta(
+        away=away,
         at_s=after.at_s,
         interval_s=max(after.at_s - before.at_s, _INTERVAL_MIN_S),
+        lived_s=max(after.at_s - _began_s(before, after), _INTERVAL_MIN_S),
         arrived=finished + rejected + _in_flight(after) - _in_flight(before),
         grown=grown,
         ttft=_between(before.ttft, after.ttft),
         itl=_between(before.itl, after.itl),
     )
+
+
+def _began_s(before: PodSample, after: PodSample) -> float:
+    """When the process began within the interval, else the interval's begin.
+
+    A start in the future is on another clock (a simulation's) and says nothing.
+    """
+    started_at_s = after.started_at_s
+    if started_at_s is None or not before.at_s < started_at_s < after.at_s:
+        return before.at_s
+    return started_at_s
 
 
 def _in_flight(sample: PodSample) -> float:
@@ -296,11 +314,6 @@ def _between(before: Histogram | None, after: Histogram | None) -> Histogram | N
     if min(buckets) < 0.0:
         return None
     return Histogram(bounds_s=after.bounds_s, counts=buckets)
-
-
-def _share(interval_s: float, usual_s: float) -> float:
-    """The part of a pod's growth that counts for this round."""
-    return usual_s / interval_s if interval_s > _CATCH_UP_FACTOR * usual_s else 1.0
 
 
 def _counters(shares: Sequence[float], made: Sequence[_PodDelta]) -> dict[str, float]:
