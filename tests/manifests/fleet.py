@@ -93,6 +93,9 @@ def scrape(tick: int) -> Iterator[Sample]:
         if "pod" in labels:
             kept |= {"exported_namespace": "llm", "exported_pod": next(held)}
         yield name, {**kept, **exporter}, value
+    gateway = {"namespace": "llm", "pod": "litellm-0", "job": "litellm"}
+    requested = {"requested_model": "tiny-llama"}
+    yield "litellm_proxy_total_requests_metric_total", gateway | requested, float(tick)
     for name, labels, value in samples((DATA / "kube-state-metrics.prom").read_text()):
         yield name, labels, value
     yield from scaler_samples(tick)
@@ -176,9 +179,7 @@ class Fleet:
 
 
 def _last_of_each_group() -> list[str]:
-    return [
-        group["rules"][-1]["record"] for group in groups() if "record" in group["rules"][-1]
-    ]
+    return [group["rules"][-1]["record"] for group in groups() if "record" in group["rules"][-1]]
 
 
 def _braced(labels: Mapping[str, str]) -> str:

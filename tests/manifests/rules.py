@@ -12,11 +12,13 @@ MONITORING = MANIFESTS / "monitoring"
 RULE_FILES = (
     "recording-rules", "alerts-serving", "alerts-gpu", "alerts-capacity", "alerts-scaler",
 )  # fmt: skip
-_WORDS = frozenset(
-    "sum avg count max min by on and or unless without ignoring group_left group_right rate"
-    " increase changes absent time bool offset vector scalar clamp_min clamp_max topk sort_desc"
-    " label_replace histogram_quantile max_over_time min_over_time avg_over_time quantile".split()
-)
+_WORDS = frozenset({
+    "sum", "avg", "count", "max", "min", "by", "on", "and", "or", "unless", "without",
+    "ignoring", "group_left", "group_right", "rate", "increase", "changes", "absent", "time",
+    "bool", "offset", "vector", "scalar", "clamp_min", "clamp_max", "topk", "sort_desc",
+    "label_replace", "histogram_quantile", "max_over_time", "min_over_time", "avg_over_time",
+    "quantile",
+})  # fmt: skip
 
 
 @cache

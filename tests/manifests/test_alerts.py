@@ -1,4 +1,4 @@
-"""Every alert on real Prometheus rules: fires with its labels, stays quiet, survives missing data."""
+"""Every alert in promtool: fires with its labels, stays quiet otherwise and without data."""
 
 import re
 import subprocess

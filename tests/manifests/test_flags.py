@@ -5,8 +5,15 @@ import re
 import pytest
 import yaml
 
-from tests.manifests.built import MANIFESTS, of_kind, overlay, overlays, pod_templates, strings
-from tests.manifests.built import vllm_templates
+from tests.manifests.built import (
+    MANIFESTS,
+    of_kind,
+    overlay,
+    overlays,
+    pod_templates,
+    strings,
+    vllm_templates,
+)
 from tests.manifests.flags import VERSIONS, environment, faults, known, parsed
 
 SERVING = [name for name in overlays() if list(vllm_templates(overlay(name)))]
@@ -67,12 +74,19 @@ def test_engine_arguments_of_ray_exist() -> None:
     (service,) = of_kind(overlay("llama-3.1-405b-ray"), "RayService")
     (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
     (config,) = application["args"]["llm_configs"]
-    given = {f"--{key.replace('_', '-')}": str(value) for key, value in config["engine_kwargs"].items()}
+    given = {
+        f"--{key.replace('_', '-')}": str(value) for key, value in config["engine_kwargs"].items()
+    }
     for version in VERSIONS:
         assert faults(given, version) == []
-    gpus = config["engine_kwargs"]["tensor_parallel_size"] * config["engine_kwargs"]["pipeline_parallel_size"]
+    gpus = (
+        config["engine_kwargs"]["tensor_parallel_size"]
+        * config["engine_kwargs"]["pipeline_parallel_size"]
+    )
     (workers,) = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
-    held = int(workers["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"])
+    held = int(
+        workers["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
+    )
     assert gpus == held * workers["replicas"]
 
 

@@ -16,7 +16,9 @@ from tests.manifests.fleet import FIXTURES, RUN, dcgm_page, samples, vllm_page
 from tests.manifests.rules import MONITORING, groups, names_in, rules, selectors_in
 
 PLAIN_RULES = MONITORING / "plain" / "rules.yml"
-PLAIN_HEAD = "# Made from the PrometheusRules beside; tests/manifests/test_monitoring.py holds it equal.\n"
+PLAIN_HEAD = (
+    "# Made from the PrometheusRules beside; tests/manifests/test_monitoring.py holds it equal.\n"
+)
 # Fallbacks for vLLM before 0.9.2 and 0.10.2, in the composed pages only.
 OLDER_NAMES = {"vllm:gpu_cache_usage_perc", "vllm:time_per_output_token_seconds_bucket"}
 
@@ -32,7 +34,9 @@ def read_names() -> set[str]:
 
 
 def test_names_are_taken_out_of_expressions() -> None:
-    expression = 'sum by (pod, le) (rate(a:b_total{x="y"}[5m])) / on (pod) c offset 5m > 0.1 or vector(0)'
+    expression = (
+        'sum by (pod, le) (rate(a:b_total{x="y"}[5m])) / on (pod) c offset 5m > 0.1 or vector(0)'
+    )
     assert names_in(expression) == {"a:b_total", "c"}
     assert selectors_in(expression) == {'a:b_total{x="y"}', "c"}
 
@@ -131,7 +135,9 @@ def monitored() -> list[tuple[str, Document]]:
 
 def test_the_service_monitor_selects_every_vllm_service_once_by_named_port() -> None:
     (monitor,) = [
-        one for one in of_kind(build("monitoring"), "ServiceMonitor") if one["metadata"]["name"] == "vllm"
+        one
+        for one in of_kind(build("monitoring"), "ServiceMonitor")
+        if one["metadata"]["name"] == "vllm"
     ]
     (endpoint,) = monitor["spec"]["endpoints"]
     wanted = monitor["spec"]["selector"]["matchLabels"].items()
@@ -150,8 +156,12 @@ def test_the_scalers_monitor_finds_its_service() -> None:
     documents = overlay("scaler")
     (monitor,) = of_kind(documents, "ServiceMonitor")
     (service,) = of_kind(documents, "Service")
-    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
-    assert monitor["spec"]["endpoints"][0]["port"] in [one["name"] for one in service["spec"]["ports"]]
+    assert (
+        monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    )
+    assert monitor["spec"]["endpoints"][0]["port"] in [
+        one["name"] for one in service["spec"]["ports"]
+    ]
 
 
 def test_exporter_fields_cover_what_is_read() -> None:
@@ -160,7 +170,9 @@ def test_exporter_fields_cover_what_is_read() -> None:
     assert all(len(row) == 3 and row[1].strip() in ("gauge", "counter", "label") for row in rows)
     fields = {row[0].strip() for row in rows}
     assert {name for name in read_names() if name.startswith("DCGM_")} <= fields
-    assert "DCGM_FI_PROF_SM_ACTIVE" in fields, "off by default in the exporter, wanted by the scaler"
+    assert "DCGM_FI_PROF_SM_ACTIVE" in fields, (
+        "off by default in the exporter, wanted by the scaler"
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,4 +1,4 @@
-"""Pods that load, serve, drain and fit: probes, grace periods, sums of memory and GPUs, security."""
+"""Pods that load, serve, drain and fit: probes, grace periods, sums of memory and GPUs."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -168,7 +168,10 @@ def test_nothing_kills_a_pod_that_loads(server: Server) -> None:
     # Weights through a network volume at 0.5 GB/s, and five minutes for the engine.
     assert budget_s >= models()[server.model]["weights_gb"] / server.nodes / 0.5 + 300
     assert budget_s >= 900
-    assert "initialDelaySeconds" not in {**container["livenessProbe"], **container["readinessProbe"]}
+    assert "initialDelaySeconds" not in {
+        **container["livenessProbe"],
+        **container["readinessProbe"],
+    }
     assert container["readinessProbe"]["httpGet"]["path"] == "/health"
     live = container["livenessProbe"]
     assert live["periodSeconds"] * live["failureThreshold"] >= 100
@@ -280,7 +283,9 @@ def test_peers_of_network_policies_do_not_carry_the_models_label() -> None:
                 for peer in rule.get("from", ()):
                     labels = peer.get("podSelector", {}).get("matchLabels", {})
                     own = policy["spec"]["podSelector"].get("matchLabels", {})
-                    assert "app.kubernetes.io/instance" not in labels or labels.items() <= own.items()
+                    assert (
+                        "app.kubernetes.io/instance" not in labels or labels.items() <= own.items()
+                    )
 
 
 def test_a_month_of_budget_is_what_the_burn_rate_alert_says() -> None:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -10,6 +9,7 @@ from scaler.signals import promql
 from tests.manifests.dashboards import expressions
 from tests.manifests.fleet import FIXTURES, Fleet
 from tests.manifests.rules import rules, selectors_in
+from tests.manifests.test_scaling import configuration
 
 pytestmark = [
     pytest.mark.external,
@@ -84,7 +84,10 @@ def test_the_daemon_reads_the_same_from_the_rules_as_without_them(
     keys = ("namespace", "workload", "model_name", "le")
     with_rules = fleet.query(promql.recorded(name, scope))
     without = fleet.query(promql.histogram((metric,), scope, window_s=60.0))
-    shaped = [{tuple(row["metric"][key] for key in keys) for row in rows} for rows in (with_rules, without)]
+    shaped = [
+        {tuple(row["metric"][key] for key in keys) for row in rows}
+        for rows in (with_rules, without)
+    ]
     assert shaped[0] == shaped[1]
     assert len(shaped[0]) > 2 * 19, "two workloads with all bounds of vLLM"
     assert fleet.query(promql.recorded_namespaces(scope))
@@ -93,11 +96,20 @@ def test_the_daemon_reads_the_same_from_the_rules_as_without_them(
 def test_a_pod_scraped_twice_counts_once(fleet: Fleet) -> None:
     # The rules take the maximum by pod first; a plain sum over a doubled series would be twice it.
     once = numbers(fleet, "sum(vllm_workload:requests_running:sum)")
-    (rule,) = [one for one in rules("record") if one["record"] == "vllm_workload:requests_running:sum"]
+    (rule,) = [
+        one for one in rules("record") if one["record"] == "vllm_workload:requests_running:sum"
+    ]
     doubled = rule["expr"].replace(
         "vllm:num_requests_running",
-        '(vllm:num_requests_running or label_replace(vllm:num_requests_running, "job", "second", "", ""))',
+        "(vllm:num_requests_running or "
+        'label_replace(vllm:num_requests_running, "job", "second", "", ""))',
     )
     assert doubled != rule["expr"]
     assert numbers(fleet, f"sum({doubled})") == once
     assert once[0] > 0
+
+
+def test_the_gateways_query_gives_what_the_daemon_reads_of_it(fleet: Fleet) -> None:
+    # Its name and label are from LiteLLM's documentation, not captured.
+    (row,) = fleet.query(configuration().profiles["behind-litellm"].gateway_query)
+    assert row["metric"] == {"namespace": "llm", "model_name": "tiny-llama"}

@@ -42,7 +42,7 @@ def our_metadata(scaled: Document) -> dict[str, str]:
 def test_the_shipped_configuration_is_accepted_by_the_daemon() -> None:
     config = configuration()
     assert config.state.lease_name == "vllm-scaler"
-    assert ADDRESS.split(".")[0] in config.kubernetes.service_names
+    assert ADDRESS.partition(".")[0] in config.kubernetes.service_names
     ports = {config.grpc.address.rpartition(":")[2], config.http.address.rpartition(":")[2]}
     (service,) = of_kind(overlay("scaler"), "Service")
     assert {str(port["port"]) for port in service["spec"]["ports"]} == ports
