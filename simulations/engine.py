@@ -27,7 +27,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import numpy as np
 from numba import njit
 
-from simulations.engine_layout import Floats, Ints, State, allocate
+from simulations.engine_layout import Floats, Ints, State, allocate, clear_slot
 
 Record: TypeAlias = Any  # one record of a structured array: fields by name, written in place
 Int: TypeAlias = Any  # int64 in the compiled code; a type checker cannot see into records
@@ -63,7 +63,7 @@ def load_kernel() -> None:
     For callers that measure time; without it the first call of each function does the same.
     """
     state = allocate(slots=1, ring=1, max_num_seqs=1, block_size=1, sessions=1)
-    state.params["blocks_total"] = 1
+    clear_slot(state, 0, uid=0, slowness=1.0)
     advance(state, 0.0)
     release_gateway(state, 0.0)
     cut(state, 0, 0.0)

@@ -34,7 +34,7 @@ from simulations.trace_formats import (
     parse_lines,
 )
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 1 << 20
 SHIFT_MAX_S = 600.0  # copies of a superposed trace are apart by less: the shape of the day stays
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from scaler.errors import ScenarioError
 from simulations.cluster import Fleet
+from simulations.engine import load_kernel
 from simulations.engine_layout import ITL_BOUNDS_S, TTFT_BOUNDS_S, Records
 from simulations.lifecycle import GpuPool, Phase, ReplicaView, ordinal_choice
 from simulations.replica import (
@@ -458,3 +459,11 @@ def test_a_drain_that_ends_at_the_very_end_of_a_tick_is_seen() -> None:
     assert phases(made) == [Phase.READY]
     assert made.idle
     assert statuses(made.take_outcomes()) == [RequestStatus.COMPLETED] * 3
+
+
+def test_the_kernel_can_be_loaded_ahead() -> None:
+    load_kernel()
+    made = fleet(warm=1)
+    load(made, [1.0])
+    made.advance(10.0)
+    assert statuses(made.take_outcomes()) == [RequestStatus.COMPLETED]
