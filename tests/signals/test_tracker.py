@@ -349,7 +349,7 @@ class TestWork:
             now_s = 15.0 * tick
             pods = [pod("a", now_s, finished=now_s)]
             if tick >= 2:
-                pods.append(pod("b", now_s - 14.0, finished=now_s, started_at_s=now_s - 14.5))
+                pods.append(pod("b", now_s - 16.0, finished=now_s))
             seen = observe(one, collected(AB if tick >= 2 else A, now_s, *pods))
             if isinstance(seen.work, Work):
                 times.append(seen.work.seen_at_s)
@@ -518,6 +518,13 @@ class TestLatency:
         changed = histogram(9, 9, 9, bounds_s=(0.2, 2.0, math.inf))
         seen = observe(one, collected(A, 15.0, pod("a", 15.0, ttft=changed)))
         assert cause(seen.ttft) is Cause.NEVER
+
+    def test_a_histogram_that_shrank_is_not_compared(self) -> None:
+        one = tracker()
+        observe(one, collected(A, 0.0, pod("a", 0.0, ttft=histogram(5, 5, 5))))
+        observe(one, collected(A, 15.0, pod("a", 15.0, ttft=histogram(6, 6, 6))))
+        seen = observe(one, collected(A, 30.0, pod("a", 30.0, ttft=histogram(4, 9, 9))))
+        assert latency(seen.ttft).counts == (1.0, 0.0, 0.0)
 
     def test_too_few_pods_with_a_histogram(self) -> None:
         one = tracker()

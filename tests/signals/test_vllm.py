@@ -361,9 +361,10 @@ def test_a_histogram_that_is_not_one_is_left_out(kept: str) -> None:
     assert sample.itl is not None
 
 
-def test_engines_with_different_bounds_are_not_merged() -> None:
+@pytest.mark.parametrize(("bound", "other"), [("80.0", "81.0"), ("0.001", "0.002")])
+def test_engines_with_different_bounds_are_not_merged(bound: str, other: str) -> None:
     page = vllm_page("composed-dp2-saturated")
-    mixed = re.sub(r'(time_to_first\S*engine="1",le=)"80.0"', r'\1"81.0"', page)
+    mixed = re.sub(rf'(time_to_first\S*engine="1",le=)"{bound}"', rf'\1"{other}"', page)
     assert mixed != page
     assert read(mixed).ttft is None
 
