@@ -83,7 +83,7 @@ class ServedFleet:
         requests = self._fleet.all_outcomes()
         now_s = self._fleet.now_s
         arrived = requests[requests["arrival_at_s"] <= now_s]
-        good, missed = _judged(arrived, now_s, self.scenario.ttft_slo_s)
+        good, missed = judged(arrived, now_s, self.scenario.ttft_slo_s)
         return Score(
             arrived=len(arrived),
             answered=int(good.sum() + missed.sum()),
@@ -92,8 +92,11 @@ class ServedFleet:
         )
 
 
-def _judged(requests: Records, now_s: float, slo_s: float) -> tuple[Bools, Bools]:
-    """Which requests met the objective and which can no longer: rejected and cut ones miss it."""
+def judged(requests: Records, now_s: float, slo_s: float) -> tuple[Bools, Bools]:
+    """Masks of the requests that met the objective, and of those that can no longer.
+
+    Rejected and cut ones miss it.  ``now_s`` is on the clock of the arrivals.
+    """
     waited_s = requests["first_token_at_s"] - requests["arrival_at_s"]
     waiting = np.isnan(waited_s) | (waited_s < 0.0)
     status = requests["status"]
