@@ -1,236 +1,53 @@
 """ScalerConfig: the one tree of settings of the daemon; every fault reported at once.
 
 Precedence, lowest first: defaults, YAML file, environment (``VLLM_SCALER_POLICY__SLO__TTFT_S=3``),
-and for
-one target its profile, then its trigger metadata.  Loaded once, frozen; its hash is in every
-record.
+and for one target its profile, then its trigger metadata.  Loaded once, frozen; its hash is in
+every record.
 """
 
 import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from scaler.config_models import build, faults_of, model_of, unknown_key
-from scaler.core.config import PolicyConfig
-from scaler.core.model import Mode
-from scaler.core.settings import setting
+from scaler.config_faults import cross_faults
+from scaler.config_models import build_rest, faults_of, model_of, nested, unknown_key
+from scaler.config_tree import (
+    GrpcConfig,
+    HttpConfig,
+    KindConfig,
+    KubernetesConfig,
+    LogConfig,
+    LogFormat,
+    Presence,
+    ProfileConfig,
+    RecordingRules,
+    RecordsConfig,
+    ScalerConfig,
+    SourceConfig,
+    SourceType,
+    StateConfig,
+    StaticPod,
+    TargetConfig,
+    TlsConfig,
+)
+from scaler.core.settings import declared
 from scaler.errors import ConfigError
 
 ENV_PREFIX = "VLLM_SCALER_"
 FILE_BYTES_MAX = 1 << 20  # a configuration is a few kilobytes; more is the wrong file
-
-
-class SourceType(StrEnum):
-    """Where metrics are read."""
-
-    PROMETHEUS = "prometheus"
-    SCRAPE = "scrape"
-
-
-class RecordingRules(StrEnum):
-    """Whether grouped queries read our recording rules."""
-
-    AUTO = "auto"
-    ALWAYS = "always"
-    NEVER = "never"
-
-
-class LogFormat(StrEnum):
-    """How log lines look."""
-
-    AUTO = "auto"  # readable on a terminal, JSON elsewhere
-    JSON = "json"
-    TEXT = "text"
-
-
-class Presence(StrEnum):
-    """Whether to use something that may not be there."""
-
-    AUTO = "auto"
-    ALWAYS = "always"
-    NEVER = "never"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TlsConfig:
-    """TLS of the gRPC server; files are re-read when they change."""
-
-    cert_file: str = setting("", why="server certificate; empty: plaintext, as KEDA's default")
-    key_file: str = setting("", why="its private key")
-    client_ca_file: str = setting("", why="set: clients must present a certificate of this CA")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GrpcConfig:
-    """The server KEDA calls."""
-
-    address: str = setting("0.0.0.0:9090", why="KEDA's custom for external scalers")
-    reflection: bool = setting(False, why="for debugging with grpcurl; needs the extra")
-    connection_age_max_s: float = setting(
-        300.0,
-        low=10.0,
-        high=86400.0,
-        why="makes KEDA's round robin find new replicas of the daemon",
-    )
-    tls: TlsConfig = field(default_factory=TlsConfig)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpConfig:
-    """Metrics, health, API and the live page."""
-
-    address: str = setting("0.0.0.0:8080", why="metrics and health are scraped in the cluster only")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KindConfig:
-    """A further kind that has the scale subresource."""
-
-    kind: str = setting("", why="as in scaleTargetRef, e.g. RayCluster")
-    api_version: str = setting("", why="group/version")
-    plural: str = setting("", why="resource name in the API path")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KubernetesConfig:
-    """The Kubernetes API, if there is one."""
-
-    use: Presence = setting(Presence.AUTO, why="auto: in a cluster or with a kubeconfig")
-    server: str = setting("", why="explicit API URL; empty: in-cluster or kubeconfig")
-    ca_file: str = setting("", why="CA of the explicit server")
-    token_file: str = setting("", why="bearer token of the explicit server, re-read")
-    namespaces: tuple[str, ...] = setting((), why="empty: cluster-wide")
-    service_names: tuple[str, ...] = setting(
-        ("vllm-scaler",), why="first label of scalerAddress in triggers that are ours"
-    )
-    metrics_port: int = setting(8000, low=1, high=65535, why="vLLM's port when no port is named")
-    kinds: tuple[KindConfig, ...] = setting((), why="only listed kinds beside the three known ones")
-    events: bool = setting(True, why="operators read kubectl describe")
-    stale_after_s: float = setting(
-        90.0, low=5.0, high=3600.0, why="no live watch and no relist for so long: the API is down"
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceConfig:
-    """One source of metrics; fields that do not fit the type are refused."""
-
-    type: SourceType = setting(SourceType.PROMETHEUS, why="what the source speaks")
-    name: str = setting("", why="shown in metrics and log lines; empty: type and position")
-    engine: str = setting("vllm", why="names of the engine's metrics; others are untested data")
-    url: str = setting("", why="base URL of a Prometheus-compatible API")
-    namespaces: tuple[str, ...] = setting(("*",), why="namespaces it serves, globs")
-    ca_file: str = setting("", why="CA of the server")
-    cert_file: str = setting("", why="client certificate")
-    key_file: str = setting("", why="its key")
-    token_file: str = setting("", why="bearer token, re-read when it changes")
-    username: str = setting("", why="basic authentication")
-    password_file: str = setting("", why="basic authentication")
-    headers: Mapping[str, str] = setting({}, why="e.g. X-Scope-OrgID of a tenant")
-    timeout_s: float = setting(
-        8.0, low=0.1, high=60.0, why="half a tick, so that a retry fits in one"
-    )
-    window_s: float = setting(
-        60.0, low=15.0, high=600.0, why="four scrapes of 15 s for percentiles"
-    )
-    recording_rules: RecordingRules = setting(RecordingRules.AUTO, why="used where installed")
-    concurrency: int = setting(64, low=1, high=1024, why="pods scraped at a time")
-    dcgm_urls: tuple[str, ...] = setting((), why="DCGM exporters read directly")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StaticPod:
-    """One fixed metrics endpoint of a target."""
-
-    name: str = setting("", why="stands for the pod's name")
-    host: str = setting("", why="host or IP")
-    port: int = setting(8000, low=1, high=65535, why="vLLM's default")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetConfig:
-    """A target known without a trigger: advisory runs, or no Kubernetes API."""
-
-    namespace: str = setting("default", why="where the target lives")
-    target: str = setting("", why="kind/name, e.g. deployment/vllm-llama-70b")
-    metadata: Mapping[str, str] = setting({}, why="the same keys as a trigger's metadata")
-    mode: Mode = setting(
-        Mode.ADVISORY, why="without a trigger nothing is scaled: see decisions first"
-    )
-    pods: tuple[StaticPod, ...] = setting((), why="fixed endpoints, where no API lists the pods")
-    frozen_until: str = setting("", why="RFC 3339 time at which mode frozen ends by itself")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProfileConfig:
-    """Named settings a trigger may choose, and what metadata may not set."""
-
-    policy: Mapping[str, Any] = setting({}, why="paths of the policy tree, e.g. slo.ttft_s: 3")
-    gateway_query: str = setting("", why="PromQL of a request counter in front; the operator's")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordsConfig:
-    """The decision log: one record a tick and target, in rotated files.
-
-    About 2.5 kB a record, 14 MB a target and day at 15 s before compression; rotated files are
-    gzipped (a tenth).
-    """
-
-    directory: str = setting("", why="empty: no decision log")
-    file_bytes_max: int = setting(
-        64_000_000, low=10_000, high=10**12, why="rotated and compressed at this size"
-    )
-    files_max: int = setting(20, low=1, high=10000, why="oldest files are deleted")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateConfig:
-    """What survives a restart, and who decides when there are several daemons."""
-
-    checkpoint_file: str = setting("", why="state on a volume; empty: none")
-    checkpoint_every_s: float = setting(60.0, low=1.0, high=3600.0, why="what a crash may forget")
-    lease_name: str = setting("", why="set: replicas of the daemon elect a leader by this Lease")
-    lease_namespace: str = setting("", why="empty: the daemon's own namespace")
-    lease_duration_s: float = setting(
-        15.0, low=2.0, high=300.0, why="a dead leader is replaced by then"
-    )
-    peer_address: str = setting("", why="host:port other replicas reach our HTTP port at")
-    forget_after_s: float = setting(
-        600.0, low=10.0, high=86400.0, why="state of a deleted target expires"
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogConfig:
-    """Log lines on standard error."""
-
-    level: str = setting("info", why="debug, info, warning or error")
-    format: LogFormat = setting(LogFormat.AUTO, why="people read terminals, machines read files")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScalerConfig:
-    """Everything the daemon may be told."""
-
-    grpc: GrpcConfig = field(default_factory=GrpcConfig)
-    http: HttpConfig = field(default_factory=HttpConfig)
-    kubernetes: KubernetesConfig = field(default_factory=KubernetesConfig)
-    sources: tuple[SourceConfig, ...] = setting((), why="empty: scrape the pods directly")
-    targets: tuple[TargetConfig, ...] = setting((), why="beside those of ScaledObjects")
-    profiles: Mapping[str, ProfileConfig] = setting({}, why="named settings for triggers")
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    records: RecordsConfig = field(default_factory=RecordsConfig)
-    state: StateConfig = field(default_factory=StateConfig)
-    log: LogConfig = field(default_factory=LogConfig)
+_DATA_FOLDER = "VLLM_SCALER_DATA"  # of tests and benchmarks
+# Kubernetes puts the Services of a namespace into the environment of its pods: one that is called
+# vllm-scaler becomes VLLM_SCALER_SERVICE_HOST, VLLM_SCALER_PORT_9090_TCP_ADDR and so on.
+_SERVICE_LINK = re.compile(
+    r"(?!.*__).*_(SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)"
+)
 
 
 def load(path: Path | None = None, *, environ: Mapping[str, str] | None = None) -> ScalerConfig:
@@ -252,25 +69,38 @@ def from_tree(tree: Mapping[str, Any], *, faults: list[str] | None = None) -> Sc
         ConfigError: with every fault, those passed in included.
     """
     found = list(faults or [])
-    made = build(ScalerConfig, tree, found)
-    if made is not None:
-        found.extend(_cross_faults(made))
-    if found or made is None:
+    built = build_rest(ScalerConfig, tree)
+    found.extend(built.faults)
+    if built.tree is not None:
+        found.extend(fault for fault in cross_faults(built.tree) if not built.doubts(fault))
+    if found or built.tree is None:
         raise ConfigError(*found)
-    return made
+    return built.tree
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose times stay text, as the settings want them."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, shape) for tag, shape in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > FILE_BYTES_MAX:
             raise ConfigError(f"{path} is larger than {FILE_BYTES_MAX} bytes: not a configuration")
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text: byte {error.start}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deeply to be a configuration") from error
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
@@ -281,9 +111,10 @@ def _read(path: Path) -> dict[str, Any]:
 def _overlay_environment(
     tree: dict[str, Any], environ: Mapping[str, str], faults: list[str]
 ) -> None:
-    """Put ``VLLM_SCALER_A__B`` at tree["a"]["b"]; values are read as YAML."""
+    """Put ``VLLM_SCALER_A__B`` at tree["a"]["b"]; values are read as YAML where no text is due."""
+    texts = {item.path for item in declared(ScalerConfig()) if item.type is str}
     for name in sorted(environ):
-        if not name.startswith(ENV_PREFIX) or name == "VLLM_SCALER_DATA":
+        if not name.startswith(ENV_PREFIX) or name == _DATA_FOLDER or _SERVICE_LINK.fullmatch(name):
             continue
         parts = name.removeprefix(ENV_PREFIX).lower().split("__")
         node: Any = tree
@@ -292,55 +123,16 @@ def _overlay_environment(
         if not isinstance(node, dict):
             faults.append(f"{name}: {'.'.join(parts[:-1])} is not a group of settings")
             continue
-        try:
-            node[parts[-1]] = yaml.safe_load(environ[name])
-        except yaml.YAMLError:
-            node[parts[-1]] = environ[name]
+        text = environ[name]
+        node[parts[-1]] = text if ".".join(parts) in texts else _from_yaml(text)
 
 
-def _cross_faults(config: ScalerConfig) -> list[str]:
-    """Faults that concern more than one setting."""
-    faults = []
-    bounds = config.policy.bounds
-    if bounds.replicas_min > bounds.replicas_max:
-        faults.append(
-            f"policy.bounds.replicas_min = {bounds.replicas_min}, must be at most "
-            f"policy.bounds.replicas_max = {bounds.replicas_max}"
-        )
-    tls = config.grpc.tls
-    if bool(tls.cert_file) != bool(tls.key_file):
-        faults.append("grpc.tls.cert_file and grpc.tls.key_file must be given together")
-    if tls.client_ca_file and not tls.cert_file:
-        faults.append("grpc.tls.client_ca_file needs grpc.tls.cert_file and grpc.tls.key_file")
-    for place, source in enumerate(config.sources):
-        if source.type is SourceType.PROMETHEUS and not source.url.startswith(
-            ("http://", "https://")
-        ):
-            faults.append(f"sources.{place}.url = {source.url!r}, must be an http or https URL")
-    levels = ("debug", "info", "warning", "error")
-    if config.log.level not in levels:
-        faults.append(f"log.level = {config.log.level!r}, must be one of {', '.join(levels)}")
-    for name, profile in config.profiles.items():
-        faults.extend(f"profiles.{name}.{fault}" for fault in _profile_faults(profile))
-    return faults
-
-
-def _profile_faults(profile: ProfileConfig) -> list[str]:
-    faults: list[str] = []
-    build(PolicyConfig, nested(profile.policy), faults, prefix="policy.")
-    return faults
-
-
-def nested(paths: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted paths as nested mappings; mappings in the input are kept as they are."""
-    tree: dict[str, Any] = {}
-    for path, value in paths.items():
-        node = tree
-        *groups, last = path.split(".")
-        for group in groups:
-            node = node.setdefault(group, {})
-        node[last] = nested(value) if isinstance(value, Mapping) else value
-    return tree
+def _from_yaml(text: str) -> Any:
+    """The value ``text`` stands for; text that is no YAML stands for itself."""
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError:
+        return text
 
 
 def as_tree(config: Any) -> dict[str, Any]:
@@ -355,7 +147,23 @@ def config_hash(config: Any) -> str:
 
 
 __all__ = [
+    "GrpcConfig",
+    "HttpConfig",
+    "KindConfig",
+    "KubernetesConfig",
+    "LogConfig",
+    "LogFormat",
+    "Presence",
+    "ProfileConfig",
+    "RecordingRules",
+    "RecordsConfig",
     "ScalerConfig",
+    "SourceConfig",
+    "SourceType",
+    "StateConfig",
+    "StaticPod",
+    "TargetConfig",
+    "TlsConfig",
     "as_tree",
     "config_hash",
     "faults_of",

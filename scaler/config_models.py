@@ -4,16 +4,18 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from scaler.core.settings import Setting
 
 Tree = TypeVar("Tree")
+SHOWN_CHARS_MAX = 200  # of a value in a fault
 
 
 @cache
@@ -50,7 +52,114 @@ def _annotation(hint: Any) -> Any:
     if origin is not None and issubclass(origin, Mapping):
         return dict[str, _annotation(arguments[1])]  # type: ignore[misc]
     assert not isinstance(hint, types.UnionType), f"settings have one type, not {hint}"
+    if hint in (int, float):
+        return Annotated[hint, BeforeValidator(_no_truth)]
     return hint
+
+
+def _no_truth(value: Any) -> Any:
+    """``value`` unless it is true or false: YAML reads yes, on and no so, and they are no count."""
+    if isinstance(value, bool):
+        raise ValueError("a number belongs here")  # noqa: TRY004 - pydantic takes it for a fault
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built(Generic[Tree]):
+    """What could be made of a tree of settings: None only where the faults leave nothing to make.
+
+    Wrong values are left at their defaults, so that what they do not touch can be judged too.
+    """
+
+    tree: Tree | None
+    faults: tuple[str, ...]
+    doubtful: tuple[str, ...]  # groups, as ``policy.bounds.``, in which a value is wrong
+
+    def doubts(self, fault: str) -> bool:
+        """Whether a fault between settings may come from a default in place of a wrong value."""
+        return any(group in fault for group in self.doubtful)
+
+
+def build_rest(cls: type[Tree], tree: Mapping[str, Any]) -> Built[Tree]:
+    """``cls`` from nested mappings, without the values that are wrong."""
+    faults: list[str] = []
+    made = build(cls, tree, faults)
+    if made is not None:
+        return Built(tree=made, faults=(), doubtful=())
+    places = _wrong_places(cls, tree)
+    doubtful = tuple(_group(loc) for loc, known in places if known)
+    rest = _without(tree, [loc for loc, _ in places])
+    return Built(tree=build(cls, rest, []), faults=tuple(faults), doubtful=doubtful)
+
+
+def _wrong_places(cls: type[Any], tree: Mapping[str, Any]) -> list[tuple[tuple[Any, ...], bool]]:
+    """Where each fault is, and whether there is a setting of that name."""
+    try:
+        model_of(typing.cast("Any", cls)).model_validate(_named(tree))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)
+        return [(item["loc"], item["type"] != "extra_forbidden") for item in found]
+    return []
+
+
+def _group(loc: tuple[Any, ...]) -> str:
+    return "".join(f"{part}." for part in loc[:-1]) or f"{loc[0]}."
+
+
+def _without(tree: Any, locs: Sequence[tuple[Any, ...]]) -> Any:
+    """``tree`` without the entries of mappings at ``locs``; items of lists keep their places."""
+    inner: dict[Any, list[tuple[Any, ...]]] = {}
+    for loc in locs:
+        inner.setdefault(loc[0], []).append(loc[1:])
+    if isinstance(tree, Mapping):
+        kept = _named(tree)
+        return {
+            key: _without(value, inner[key]) if key in inner else value
+            for key, value in kept.items()
+            if () not in inner.get(key, [])
+        }
+    if isinstance(tree, list):
+        return [
+            _without(item, [loc for loc in inner[place] if loc]) if place in inner else item
+            for place, item in enumerate(tree)
+        ]
+    return tree
+
+
+class NestingError(Exception):
+    """A dotted path leads through something that is no group of settings."""
+
+
+def nested(paths: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted paths as nested mappings; mappings in the input are kept, and merged with paths.
+
+    Raises:
+        NestingError: naming a path that leads through a value.
+    """
+    tree: dict[str, Any] = {}
+    for path, value in _leaves(paths):
+        node = tree
+        *groups, last = path
+        for group in groups:
+            node = node.setdefault(group, {})
+            if not isinstance(node, dict):
+                raise NestingError(f"{'.'.join(path)} = {value!r}, {group} is no group of settings")
+        if isinstance(node.get(last), dict) or (last in node and value == {}):
+            raise NestingError(f"{'.'.join(path)} = {value!r}, must be a group of settings")
+        node[last] = value
+    return tree
+
+
+def _leaves(
+    paths: Mapping[Any, Any], prefix: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Paths of the values that are no mappings, split at their dots."""
+    for key, value in paths.items():
+        path = (*prefix, *str(key).split("."))
+        if isinstance(value, Mapping):
+            yield from _leaves(value, path)
+        else:
+            yield path, value
 
 
 def build(
@@ -58,11 +167,16 @@ def build(
 ) -> Tree | None:
     """``cls`` from nested mappings; None with every fault added to ``faults`` when it is wrong."""
     try:
-        model = model_of(typing.cast("Any", cls)).model_validate(dict(tree))
+        model = model_of(typing.cast("Any", cls)).model_validate(_named(tree))
     except ValidationError as error:
         faults.extend(faults_of(error, cls, prefix=prefix))
         return None
     return typing.cast("Tree", _dataclass(cls, model))
+
+
+def _named(tree: Mapping[Any, Any]) -> dict[str, Any]:
+    """``tree`` with text as keys: YAML reads ``1:`` and ``yes:`` as something else."""
+    return {str(key): value for key, value in tree.items()}
 
 
 def _dataclass(cls: Any, model: Any) -> Any:
@@ -92,42 +206,47 @@ def _fault(item: dict[str, Any], cls: type[Any], prefix: str) -> str:
     path = prefix + ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         return unknown_key(path, _names_beside(item["loc"], cls), prefix)
-    owner = _declared_at(item["loc"], cls)
-    groups = ("model_type", "dict_type", "model_attributes_type")
-    plain = "a group of settings" if item["type"] in groups else item["msg"].lower()
-    wanted = _wanted(owner) if owner else plain
-    return f"{path} = {item['input']!r}, must be {wanted}"
+    shown = repr(item["input"])
+    if len(shown) > SHOWN_CHARS_MAX:
+        shown = f"{shown[:SHOWN_CHARS_MAX]}..."
+    return f"{path} = {shown}, must be {_wanted(_declared_at(item['loc'], cls))}"
 
 
-def _wanted(owner: tuple[Any, Setting]) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """What belongs at a place of the tree; ``setting`` is None for groups and items."""
+
+    hint: Any
+    setting: Setting | None = None
+
+
+def _wanted(place: _Place) -> str:
     """What is allowed, from the declaration: type, range or the values of an enumeration."""
-    hint, declared = owner
+    hint, declared = place.hint, place.setting
+    if dataclasses.is_dataclass(hint):
+        return "a group of settings"
     if isinstance(hint, type) and issubclass(hint, Enum):
         return "one of " + ", ".join(str(member.value) for member in hint)
     names = {float: "a number", int: "a whole number", bool: "true or false", str: "a string"}
     kind = names.get(hint, "a list" if typing.get_origin(hint) is tuple else "a mapping")
-    if declared.low is None or declared.high is None:
+    if declared is None or declared.low is None or declared.high is None:
         return kind
     return f"{kind} in [{declared.low:g}, {declared.high:g}]"
 
 
-def _declared_at(loc: Iterable[Any], cls: type[Any]) -> tuple[Any, Setting] | None:
-    """Type and declaration of the setting at ``loc``; None for a group or an item of a list."""
-    found: tuple[Any, Setting] | None = None
-    current: Any = cls
+def _declared_at(loc: Iterable[Any], cls: type[Any]) -> _Place:
+    """Type and declaration of what belongs at ``loc``: a setting, a group or an item of one."""
+    place = _Place(hint=cls)
     for part in loc:
-        if not dataclasses.is_dataclass(current):
-            if isinstance(part, int) or typing.get_origin(current) is not None:
-                current = typing.get_args(current)[-2 if isinstance(part, int) else -1]
+        if not dataclasses.is_dataclass(place.hint):
+            arguments = typing.get_args(place.hint)
+            if arguments and part != "[key]":
+                place = _Place(hint=arguments[0 if isinstance(part, int) else -1])
             continue
-        fields = {item.name: item for item in dataclasses.fields(current)}
-        if part not in fields:
-            return None
-        hint = typing.get_type_hints(current)[part]
-        metadata = fields[part].metadata
-        found = (hint, metadata["setting"]) if "setting" in metadata else None
-        current = hint
-    return found
+        fields = {item.name: item for item in dataclasses.fields(place.hint)}
+        hint = typing.get_type_hints(place.hint)[part]
+        place = _Place(hint=hint, setting=fields[part].metadata.get("setting"))
+    return place
 
 
 def _names_beside(loc: tuple[Any, ...], cls: type[Any]) -> tuple[str, ...]:
@@ -137,7 +256,7 @@ def _names_beside(loc: tuple[Any, ...], cls: type[Any]) -> tuple[str, ...]:
         if dataclasses.is_dataclass(current):
             current = typing.get_type_hints(current).get(part)
         elif typing.get_origin(current) is not None:
-            current = typing.get_args(current)[-2 if isinstance(part, int) else -1]
+            current = typing.get_args(current)[0 if isinstance(part, int) else -1]
     if not dataclasses.is_dataclass(current):
         return ()
     return tuple(item.name for item in dataclasses.fields(current))

@@ -5,13 +5,14 @@ become part of a query: PromQL is the operator's, in the profiles of the configu
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from scaler.config import ScalerConfig, nested
-from scaler.config_models import build, unknown_key
+from scaler.config_models import build, nested, unknown_key
+from scaler.config_tree import ScalerConfig
 from scaler.core.config import PolicyConfig
 from scaler.core.settings import Declared, declared
 from scaler.errors import ConfigError
@@ -25,8 +26,14 @@ KNOWN_KINDS = ("deployment", "statefulset", "leaderworkerset")
 OWN_KEYS = ("target", "modelName", "profile")
 FROM_ENV = "FromEnv"
 VALUE_CHARS_MAX = 512
-OPERATOR_ONLY = ("mode", "tick_s", "hpa.", "bounds.")
+DAEMON_WIDE = ("tick_s", "freshness.decision_expiry_ticks")
+"""Policy settings that one loop and one board have for all targets: no profile may set them."""
+OPERATOR_ONLY = (
+    *DAEMON_WIDE, "mode", "bounds.", "hpa.kubernetes_minor", "hpa.tolerance_",
+)  # fmt: skip
 """Settings a trigger may not set: bounds are the ScaledObject's own, the rest is the operator's."""
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+NAME_CHARS_MAX = 253  # a DNS subdomain (RFC 1123), as Kubernetes demands of names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +54,16 @@ def metadata_settings() -> Mapping[str, Declared]:
         item.metadata_key: item
         for item in declared(PolicyConfig())
         if not item.path.startswith(OPERATOR_ONLY)
+    }
+
+
+@cache
+def operators_settings() -> Mapping[str, str]:
+    """Paths of the settings that a trigger may not give, by the key they would have."""
+    return {
+        item.metadata_key: item.path
+        for item in declared(PolicyConfig())
+        if item.path.startswith(OPERATOR_ONLY)
     }
 
 
@@ -81,6 +98,9 @@ def parse(metadata: Mapping[str, str], config: ScalerConfig) -> Trigger:
             faults.append(f"{key} is longer than {VALUE_CHARS_MAX} characters")
         elif key in settings:
             tree[settings[key].path] = _typed(key, text, settings[key], faults)
+        elif key in operators_settings():
+            path = operators_settings()[key]
+            faults.append(f"{key} = {text!r}, must be set by the operator: policy.{path}")
         elif key not in OWN_KEYS:
             faults.append(unknown_key(key, (*OWN_KEYS, *settings)))
     kind, name = _target(own.get("target", ""), config, faults)
@@ -103,15 +123,15 @@ def overlaid(config: ScalerConfig, profile: str, given: Mapping[str, Any]) -> Po
     """The daemon's policy, overlaid by the profile, overlaid by ``given`` (typed, by path)."""
     policy = config.policy
     if profile:
-        named = config.profiles[profile].policy
-        built = build(PolicyConfig, nested(named), [])
+        tree = nested(config.profiles[profile].policy)
+        built = build(PolicyConfig, tree, [])
         assert built is not None, "profiles are checked when the configuration is loaded"
-        policy = _replaced(policy, {path: _at(built, path) for path in _paths(named)})
+        policy = _replaced(policy, {path: _at(built, path) for path in _paths(tree)})
     return _replaced(policy, given)
 
 
 def _paths(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted paths of the leaves of a mapping whose keys may be dotted themselves."""
+    """Dotted paths of the leaves of nested mappings."""
     found: list[str] = []
     for key, value in tree.items():
         inner = isinstance(value, Mapping)
@@ -156,7 +176,8 @@ def _target(text: str, config: ScalerConfig, faults: list[str]) -> tuple[str, st
         return "", ""
     kind, _, name = text.partition("/")
     kinds = (*KNOWN_KINDS, *(extra.kind.lower() for extra in config.kubernetes.kinds))
-    if kind.lower() not in kinds or not name or "/" in name:
+    named = len(name) <= NAME_CHARS_MAX and _NAME.fullmatch(name)
+    if kind.lower() not in kinds or not named:
         faults.append(f"target = {text!r}, must be KIND/NAME with KIND one of {', '.join(kinds)}")
         return "", ""
     return kind.lower(), name

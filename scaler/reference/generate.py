@@ -6,7 +6,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from scaler.config import (
+from scaler.config_models import model_of
+from scaler.config_tree import (
     KindConfig,
     ProfileConfig,
     ScalerConfig,
@@ -14,7 +15,6 @@ from scaler.config import (
     StaticPod,
     TargetConfig,
 )
-from scaler.config_models import model_of
 from scaler.core.settings import Declared, declared
 from scaler.service.metrics_table import reference as metrics_reference
 from scaler.trigger import KEDA_KEYS, OWN_KEYS, metadata_settings
@@ -22,7 +22,7 @@ from scaler.trigger import KEDA_KEYS, OWN_KEYS, metadata_settings
 HERE = Path(__file__).parent
 _INTRO = """# Settings
 
-Generated from the declarations in `scaler/config.py` and `scaler/core/config.py` by
+Generated from the declarations in `scaler/config_tree.py` and `scaler/core/config.py` by
 `make generate`.  A setting is given in the YAML file of `scaler serve --config` at its path, or as
 an environment variable (`policy.slo.ttft_s` is `VLLM_SCALER_POLICY__SLO__TTFT_S`).  Those with a
 key in the last column may also be given in a trigger's metadata or in a profile.  The tuner moves
