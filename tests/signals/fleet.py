@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from scaler.core.model import NoData, Observation, Replicas
+from scaler.core.model import Cause, NoData, Observation, Queue, Replicas, Work
 from scaler.signals.samples import GpuSample, PodRef, PodSample, TargetRef, TargetSamples
-from scaler.signals.tracker import TargetTracker
+from scaler.signals.tracker import TargetTracker, TrackerSettings
 
 REPLICAS = Replicas(seen_at_s=0.0, wanted=1, current=1, ready=1)
 
@@ -112,3 +112,34 @@ class Engine:
             cached_tokens=1.0 * self.tokens,
             started_at_s=self.started_at_s if self.tells_start else None,
         )
+
+
+REFUSED = NoData(cause=Cause.REFUSED, detail="loading")
+UNREACHABLE = NoData(cause=Cause.UNREACHABLE, detail="timed out")
+AB = target("a", "b")
+A = target("a")
+
+
+def tracker(**settings: float) -> TargetTracker:
+    return TargetTracker(TrackerSettings(**settings))
+
+
+def work(observation: Observation) -> Work:
+    assert isinstance(observation.work, Work), observation.work
+    return observation.work
+
+
+def queue(observation: Observation) -> Queue:
+    assert isinstance(observation.queue, Queue), observation.queue
+    return observation.queue
+
+
+def cause(signal: object) -> Cause:
+    assert isinstance(signal, NoData), signal
+    assert signal.detail
+    return signal.cause
+
+
+def detail(signal: object) -> str:
+    assert isinstance(signal, NoData), signal
+    return signal.detail

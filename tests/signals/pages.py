@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+from scaler.core.model import NoData
+from scaler.signals.samples import PodSample
+from scaler.signals.vllm import VllmReader
+
 DATA = Path(__file__).parent.parent / "data"
 VLLM_PAGES = sorted((DATA / "vllm").glob("*.prom"))
 DCGM_PAGES = sorted((DATA / "dcgm").glob("*.prom"))
@@ -28,3 +32,21 @@ def with_value(page: str, name: str, value: str) -> str:
         f"{line.rsplit(' ', 1)[0]} {value}\n" if line.split("{")[0] == name else line
         for line in lines
     )
+
+
+READER = VllmReader()
+SATURATED = vllm_page("0.32.0-saturated")
+
+
+def read(page: str, *, reader: VllmReader = READER, model_name: str = "") -> PodSample:
+    sample = reader.from_page(page, pod="vllm-0", at_s=7.0, model_name=model_name)
+    assert isinstance(sample, PodSample), sample
+    return sample
+
+
+def refuse(page: str, *, reader: VllmReader = READER, model_name: str = "") -> NoData:
+    sample = reader.from_page(page, pod="vllm-0", at_s=7.0, model_name=model_name)
+    assert isinstance(sample, NoData), sample
+    assert sample.detail
+    assert len(sample.detail) < 500
+    return sample

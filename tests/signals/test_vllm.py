@@ -5,35 +5,24 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from scaler.core.model import Cause, NoData
-from scaler.signals import vllm
-from scaler.signals.profiles import PROFILES, VLLM, Selector
+from scaler.signals.profiles import VLLM
 from scaler.signals.readers import CompactRow
 from scaler.signals.samples import PodSample
-from scaler.signals.vllm import VllmReader
-from tests.signals.pages import VLLM_PAGES, vllm_page, with_value, without
+from tests.signals.pages import (
+    READER,
+    SATURATED,
+    VLLM_PAGES,
+    read,
+    refuse,
+    vllm_page,
+    with_value,
+    without,
+)
 
-READER = VllmReader()
 MODEL = "tiny-llama"
-SATURATED = vllm_page("0.32.0-saturated")
-
-
-def read(page: str, *, reader: VllmReader = READER, model_name: str = "") -> PodSample:
-    sample = reader.from_page(page, pod="vllm-0", at_s=7.0, model_name=model_name)
-    assert isinstance(sample, PodSample), sample
-    return sample
-
-
-def refuse(page: str, *, reader: VllmReader = READER, model_name: str = "") -> NoData:
-    sample = reader.from_page(page, pod="vllm-0", at_s=7.0, model_name=model_name)
-    assert isinstance(sample, NoData), sample
-    assert sample.detail
-    assert len(sample.detail) < 500
-    return sample
 
 
 @pytest.mark.parametrize(
@@ -300,55 +289,6 @@ def test_another_model_is_no_match_and_says_which_there_is() -> None:
     assert "'tiny-llama'" in missing.detail
 
 
-@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf"])
-@pytest.mark.parametrize(
-    "name",
-    ["vllm:num_requests_running", "vllm:kv_cache_usage_perc", "vllm:generation_tokens_total"],
-)
-def test_a_number_that_is_none_is_named(name: str, value: str) -> None:
-    missing = refuse(with_value(SATURATED, name, value))
-    assert missing.cause is Cause.NOT_A_NUMBER
-    assert name in missing.detail
-
-
-@pytest.mark.parametrize("value", ["-1", "1e300"])
-def test_a_number_that_counts_nothing_is_refused(value: str) -> None:
-    missing = refuse(with_value(SATURATED, "vllm:num_requests_waiting", value))
-    assert missing.cause is Cause.MALFORMED
-    assert "vllm:num_requests_waiting" in missing.detail
-
-
-@pytest.mark.parametrize(
-    ("page", "cause", "says"),
-    [
-        ("", Cause.ABSENT, "nothing"),
-        ("# HELP a b\n# TYPE a gauge\n", Cause.ABSENT, "nothing"),
-        ("process_start_time_seconds 1\nup 1\n", Cause.ABSENT, "process_start_time_seconds"),
-        ("<html><body>404</body></html>\n", Cause.ABSENT, "port"),
-        ("\x00\x01\xff\x02\n", Cause.ABSENT, "port"),
-        ("vllm_num_requests_waiting 3\n", Cause.NO_MATCH, "vllm:"),
-        ('ray_vllm_num_requests_running{a="b"} 3\n', Cause.NO_MATCH, "vllm-on-ray-serve"),
-        ("sglang:num_running_reqs 3\n", Cause.NO_MATCH, "sglang"),
-        ("vllm:num_requests_running", Cause.MALFORMED, "cut off"),
-        ("vllm:num_requests_running three\n", Cause.MALFORMED, ""),
-        ("vllm:num_requests_running{ 3\n", Cause.MALFORMED, ""),
-        ('vllm:num_requests_running{engine="0} 3\n', Cause.MALFORMED, ""),
-        ("vllm:num_requests_running\n", Cause.ABSENT, ""),
-    ],
-)
-def test_a_page_that_is_not_vllms_says_what_it_is(page: str, cause: Cause, says: str) -> None:
-    missing = refuse(page)
-    assert missing.cause is cause
-    assert says in missing.detail
-    assert missing.detail.startswith("vllm-0: ")
-
-
-def test_a_huge_page_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm, "PAGE_CHARS_MAX", len(SATURATED))
-    read(SATURATED)
-    assert refuse(SATURATED + "\n").cause is Cause.MALFORMED
-
-
 @pytest.mark.parametrize("kept", ["bucket", "counts"])
 def test_a_histogram_that_is_not_one_is_left_out(kept: str) -> None:
     if kept == "bucket":  # the last bound is cut off
@@ -396,121 +336,3 @@ def test_rows_without_a_number_are_named() -> None:
     sample = READER.from_rows(rows, pod="vllm-0", at_s=7.0)
     assert isinstance(sample, NoData)
     assert sample.cause is Cause.NOT_A_NUMBER
-
-
-def test_names_are_asked_for_once_and_without_selectors() -> None:
-    for profile in PROFILES.values():
-        names = profile.engine_names()
-        asked = (*names.queue, *names.work, *names.kv_cache, *names.info)
-        assert len(asked) == len(set(asked)), profile.name
-        assert all(re.fullmatch(r"[a-zA-Z_:][a-zA-Z0-9_:]*", name) for name in asked)
-        assert set(names.times) <= set(asked)
-        assert profile.tested == (profile.name == "vllm")
-
-
-def test_vllm_names_were_all_seen_on_a_page() -> None:
-    """Except those of versions of which there is no page."""
-    unseen = {"vllm:gpu_prefix_cache_hits_total"}
-    seen = {
-        re.split(r"[{ ]", line, maxsplit=1)[0]
-        for path in VLLM_PAGES
-        for line in path.read_text().splitlines()
-    }
-    for name in (*VLLM.scalars(), *(f"{name}_bucket" for name in (*VLLM.ttft, *VLLM.itl))):
-        assert (name in seen) != (name in unseen), name
-
-
-def test_every_profile_reads_its_own_names() -> None:
-    for profile in PROFILES.values():
-        lines = []
-        for value, entry in enumerate((*profile.running, *profile.waiting), start=3):
-            selector = Selector.of(entry)
-            labels = f'{selector.label}="{selector.value}"' if selector else 'tp_rank="0"'
-            lines.append(f"{selector.name if selector else entry}{{{labels}}} {value}\n")
-        sample = read("".join(lines), reader=VllmReader(profile))
-        assert (sample.running, sample.waiting) == (3.0, 4.0), profile.name
-
-
-def test_ranks_of_one_engine_are_not_added() -> None:
-    page = "".join(
-        f'sglang:num_running_reqs{{model_name="m",tp_rank="{rank}"}} 5\n'
-        f'sglang:num_queue_reqs{{model_name="m",tp_rank="{rank}"}} 2\n'
-        f'sglang:num_grammar_queue_reqs{{model_name="m",tp_rank="{rank}"}} 1\n'
-        for rank in range(4)
-    )
-    sample = read(page, reader=VllmReader(PROFILES["sglang"]))
-    assert (sample.running, sample.waiting) == (5.0, 3.0)
-
-
-def test_one_metric_that_holds_several_things() -> None:
-    page = "".join(
-        f'nv_trt_llm_request_metrics{{model="m",request_type="{kind}"}} {value}\n'
-        for kind, value in (("waiting", 4), ("scheduled", 3), ("active", 7), ("max", 64))
-    )
-    page += 'nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction",model="m"} 0.25\n'
-    page += 'nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="max",model="m"} 1000\n'
-    sample = read(page, reader=VllmReader(PROFILES["triton"]))
-    assert (sample.running, sample.waiting, sample.kv_max_ratio) == (3.0, 4.0, 0.25)
-
-
-def sound(sample: PodSample | NoData) -> None:
-    """Every number of a sample is finite and not negative."""
-    if isinstance(sample, NoData):
-        assert sample.detail
-        return
-    for name in PodSample.__dataclass_fields__:
-        value = getattr(sample, name)
-        if isinstance(value, float):
-            assert math.isfinite(value), name
-            assert value >= 0.0, name
-    for histogram in (sample.ttft, sample.itl):
-        if histogram is not None:
-            assert list(histogram.counts) == sorted(histogram.counts)
-            assert all(0.0 <= count < math.inf for count in histogram.counts)
-
-
-@given(st.text(max_size=300))
-def test_any_text_is_read_or_refused(text: str) -> None:
-    sound(READER.from_page(text, pod="p", at_s=0.0))
-    sound(READER.from_page(f"vllm:num_requests_running{text}\n", pod="p", at_s=0.0))
-    sound(READER.from_page(f"vllm:num_requests_running{{{text}}} 1\n", pod="p", at_s=0.0))
-
-
-@given(st.binary(max_size=300))
-def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
-    sound(READER.from_page(raw.decode("latin-1"), pod="p", at_s=0.0))
-
-
-SMALL = "".join(
-    line
-    for line in vllm_page("composed-v1-0.9.2-saturated").splitlines(keepends=True)
-    if not line.startswith("#")
-)
-
-
-@settings(max_examples=200)
-@given(
-    st.lists(
-        st.tuples(
-            st.integers(0, len(SMALL)), st.integers(0, 30), st.sampled_from('{}",= \n\\e-+.9Nx\t#é')
-        ),
-        min_size=1,
-        max_size=6,
-    ),
-    st.integers(0, len(SMALL)),
-)
-def test_a_mutated_or_cut_page_is_read_or_refused(
-    edits: list[tuple[int, int, str]], cut: int
-) -> None:
-    page = SMALL
-    for place, gone, put in edits:
-        page = page[:place] + put + page[place + gone :]
-    sound(READER.from_page(page, pod="p", at_s=0.0))
-    sound(READER.from_page(page[:cut], pod="p", at_s=0.0))
-    sound(READER.from_page(page[:cut].rpartition("\n")[0] + "\n", pod="p", at_s=0.0))
-
-
-@pytest.mark.parametrize("cut", range(1000, len(SATURATED), 6007))
-def test_a_page_that_is_cut_off_inside_a_line_is_refused(cut: int) -> None:
-    missing = refuse(SATURATED[:cut].rstrip("\n"))
-    assert missing.cause is Cause.MALFORMED
