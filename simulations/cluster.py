@@ -173,7 +173,8 @@ class Fleet:
         while True:
             due_s = self._events[0][0] if self._events else np.inf
             target_s = min(until_s, due_s)
-            self.now_s = engine.advance(self._state, target_s)
+            # A whole number would have the kernel compiled again for integers.
+            self.now_s = engine.advance(self._state, float(target_s))
             drained = int(self._state.clock["drained_slot"][0])
             if drained >= 0:
                 self._remove(self._by_slot[drained], self.now_s)
@@ -199,7 +200,7 @@ class Fleet:
             replica.phase = Phase.STARTING
             self._begin_start(replica, at_s, image=False)
         elif kind == _Event.GRACE_OVER and replica.phase == Phase.DRAINING:
-            engine.cut(self._state, replica.slot, at_s)
+            engine.cut(self._state, replica.slot, float(at_s))
             self._remove(replica, at_s)
 
     def _push(self, at_s: float, kind: _Event, uid: int) -> None:
@@ -307,7 +308,7 @@ class Fleet:
         clock = self._state.clock[0]
         clock["slots_used"] = max(int(clock["slots_used"]), slot + 1)
         self._list_ready()
-        engine.release_gateway(self._state, now_s)
+        engine.release_gateway(self._state, float(now_s))
 
     def _list_ready(self) -> None:
         ready = [r.slot for r in self._replicas.values() if r.phase == Phase.READY]

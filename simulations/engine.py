@@ -499,25 +499,31 @@ def _end_mixed_step(state: State, slot: int, now_s: float) -> None:
         held = state.slots[slot, place]
         held.computed_tokens += held.chunk_tokens
         counters.prefill_tokens_computed += held.chunk_tokens
-        tokens += held.chunk_tokens
         if held.computed_tokens < held.prefill_tokens:
             replica.partial = place
         else:
-            _begin_decoding(state, slot, place, now_s)
-    counters.iterations += 1
-    counters.iteration_tokens_sum += tokens
-    state.iteration_buckets[slot, _bucket(state.iteration_bounds_tokens, float(tokens))] += 1
+            tokens += _begin_decoding(state, slot, place, now_s)
+    if tokens > 0:  # vLLM does not count a step that makes no token
+        counters.iterations += 1
+        counters.iteration_tokens_sum += tokens
+        state.iteration_buckets[slot, _bucket(state.iteration_bounds_tokens, float(tokens))] += 1
 
 
 @compiled
-def _begin_decoding(state: State, slot: int, place: int, now_s: float) -> None:
-    """A prompt is in the cache and made its first token (after a preemption: its next one)."""
+def _begin_decoding(state: State, slot: int, place: int, now_s: float) -> Int:
+    """A prompt is in the cache and made its first token (after a preemption: its next one).
+
+    Returns the tokens vLLM counts for it in this iteration: the one made, and the whole prompt when
+    it made its first (computed chunks and recomputed prompts are not counted).
+    """
     replica = state.replicas[slot]
     counters = state.counters[slot]
     held = state.slots[slot, place]
     request = state.requests[held.request & (state.requests.shape[0] - 1)]
     counters.generation_tokens += 1
+    counted = 1
     if request.generated_tokens == 0:
+        counted += request.prompt_tokens
         request.first_token_at_s = now_s
         ttft_s = now_s - request.routed_at_s
         state.ttft_buckets[slot, _bucket(state.ttft_bounds_s, ttft_s)] += 1
@@ -536,6 +542,7 @@ def _begin_decoding(state: State, slot: int, place: int, now_s: float) -> None:
     replica.kv_tokens += held.prefill_tokens
     _heap_push(state.finish_heap[slot], replica.decoding, (held.finish_step << SLOT_BITS) | place)
     replica.decoding += 1
+    return counted
 
 
 @compiled
@@ -803,16 +810,13 @@ def _enter_batch(state: State, slot: int, now_s: float) -> None:
     replica.running += 1
     state.prefill_slots[slot, replica.prefilling] = place
     replica.prefilling += 1
-    if params.prefix_hit_ratio > 0.0:
-        cached = _cached_tokens(state, slot, request)
-        if request.preemptions == 0:
-            request.cached_tokens = cached
-        counters.prefix_cache_hits += cached
-        if params.session_cache:
-            _touch_session(state, slot, request.session)
-    counters.prefix_cache_queries += np.int64(request.prompt_tokens) + request.generated_tokens
     if request.preemptions == 0:
         request.scheduled_at_s = now_s
+        request.cached_tokens = _cached_tokens(state, slot, request)
+        counters.prefix_cache_queries += request.prompt_tokens
+        counters.prefix_cache_hits += request.cached_tokens
+    if params.session_cache:
+        _touch_session(state, slot, request.session)
 
 
 @compiled

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from simulations.engine_layout import ITL_BOUNDS_S, TTFT_BOUNDS_S
+from simulations.engine_layout import ITERATION_BOUNDS_TOKENS, ITL_BOUNDS_S, TTFT_BOUNDS_S
 from simulations.replica import ReplicaModel, Routing
 
 MASK = (1 << 64) - 1
@@ -66,6 +66,7 @@ class Replica:
     busy_s: float = 0.0
     sessions: dict[int, int] = field(default_factory=dict)
     iterations: int = 0
+    prompt_tokens: int = 0
     generation_tokens: int = 0
     prefill_tokens: int = 0
     preemptions: int = 0
@@ -74,6 +75,9 @@ class Replica:
     rejections: int = 0
     gauges: tuple[int, int, int] = (0, 0, 0)  # running, waiting, blocks at the last step's end
     itl_buckets: list[int] = field(default_factory=lambda: [0] * (len(ITL_BOUNDS_S) + 1))
+    iteration_buckets: list[int] = field(
+        default_factory=lambda: [0] * (len(ITERATION_BOUNDS_TOKENS) + 1)
+    )
     ttft_buckets: list[int] = field(default_factory=lambda: [0] * (len(TTFT_BOUNDS_S) + 1))
 
     def blocks_for(self, tokens: int) -> int:
@@ -169,7 +173,7 @@ class Replica:
     def end_step(self) -> None:
         """vLLM's ``update_from_output()``, then the next ``schedule()``."""
         now_s = self.step_ends_at_s
-        self.iterations += 1
+        generated, prompts = self.generation_tokens, self.prompt_tokens
         self.busy_s += now_s - self.step_began_at_s
         for request, new in self.scheduled:
             request.computed += new
@@ -177,6 +181,10 @@ class Replica:
                 self.prefill_tokens += new
             if request.computed == request.tokens:
                 self.make_token(request, now_s)
+        counted = self.generation_tokens - generated + self.prompt_tokens - prompts
+        if counted:
+            self.iterations += 1
+            count(self.iteration_buckets, ITERATION_BOUNDS_TOKENS, counted)
         self.ended_waiting = len(self.waiting)
         self.gauges = (
             len(self.running),
@@ -191,6 +199,7 @@ class Replica:
         self.generation_tokens += 1
         if request.generated == 1:
             request.first_token_at_s = now_s
+            self.prompt_tokens += request.prompt
             count(self.ttft_buckets, TTFT_BOUNDS_S, now_s - request.routed_at_s)
         else:
             count(self.itl_buckets, ITL_BOUNDS_S, now_s - request.last_token_at_s)

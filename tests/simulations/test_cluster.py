@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from scaler.errors import ScenarioError
+from simulations import engine
 from simulations.cluster import Fleet
 from simulations.engine import load_kernel
 from simulations.engine_layout import ITL_BOUNDS_S, TTFT_BOUNDS_S, Records
@@ -230,7 +231,8 @@ def test_counters_are_those_of_a_metrics_page() -> None:
     assert values["requests_waiting"] == 0
     assert values["iterations"] == 3
     assert values["generation_tokens"] == 3 + 2
-    assert values["iteration_tokens_sum"] == 40 + (1 + 40) + 2
+    # As on a real page, prompt tokens and generated tokens add up to it.
+    assert values["iteration_tokens_sum"] == (40 + 1) + (1 + 40 + 1) + 2
     assert values["prompt_tokens"] == 80
     assert values["blocks_used"] == 3 + 3  # 42 and 41 tokens, 16 a block
     assert values["busy_s"] == pytest.approx(0.35)
@@ -354,6 +356,7 @@ def test_outcomes_are_given_once_in_bounded_memory() -> None:
 
 SAME_BYTES = """
 import hashlib, numpy as np
+from simulations import engine
 from simulations.cluster import Fleet
 from simulations.lifecycle import ordinal_choice
 from simulations.replica import Routing
@@ -467,3 +470,19 @@ def test_the_kernel_can_be_loaded_ahead() -> None:
     load(made, [1.0])
     made.advance(10.0)
     assert statuses(made.take_outcomes()) == [RequestStatus.COMPLETED]
+
+
+def test_whole_numbers_of_seconds_do_not_compile_the_kernel_again() -> None:
+    made = fleet(warm=1, drain_grace_s=1)
+    load(made, [1, 1])
+    made.advance(1)
+    made.set_replicas(0, now_s=1)
+    made.set_replicas(1, now_s=1)
+    made.advance(300)
+    load(made, [300], output=1000)
+    made.advance(301)
+    made.set_replicas(0, now_s=301)
+    made.advance(400)
+    assert made.usage().replica_hours > 0.0
+    for function in (engine.advance, engine.cut, engine.release_gateway):
+        assert len(function.signatures) == 1  # type: ignore[attr-defined]

@@ -214,6 +214,9 @@ def assert_same_counters(fleet: Fleet, reference: ReferenceFleet) -> None:
         assert values["preemptions"] == slow.preemptions
         assert values["finished_stop"] == slow.finished
         assert values["admission_rejections"] == slow.rejections
+        assert values["prompt_tokens"] == slow.prompt_tokens
+        assert values["iteration_tokens_sum"] == slow.prompt_tokens + slow.generation_tokens
+        assert list(seen.iteration_buckets[i]) == slow.iteration_buckets
         assert list(seen.itl_buckets[i]) == slow.itl_buckets
         assert list(seen.ttft_buckets[i]) == slow.ttft_buckets
 
