@@ -73,16 +73,14 @@ def command(
     Example: scaler demo --duration-s 600 --plain
     """
     try:
-        from scaler.demo import scenario as scenarios  # noqa: PLC0415 - the simulator, lazily
-        from scaler.demo.table import summary_lines  # noqa: PLC0415
+        from scaler.demo.table import summary_lines  # noqa: PLC0415 - not to load rich for others
+
+        scenario = _scenario(trace, duration_s)
     except ImportError as missing:
+        extra = "sim" if missing.name == "pyarrow" else "demo"
         raise ScalerError(
-            f"scaler demo needs {missing.name}: pip install 'vllm-scaler[demo]'"
+            f"scaler demo needs {missing.name}: pip install 'vllm-scaler[{extra}]'"
         ) from missing
-    if trace is not None:
-        scenario = scenarios.from_trace(trace, duration_s)
-    else:
-        scenario = scenarios.story(duration_s or scenarios.DURATION_S)
     with _logging(log_file):
         shown = _plain if plain or not sys.stdout.isatty() else _on_terminal
         summary = shown(scenario, speed)
@@ -92,12 +90,21 @@ def command(
         click.echo(line)
 
 
+def _scenario(trace: Path | None, duration_s: float | None) -> "Scenario":
+    """The trace's beginning, or the embedded story."""
+    from scaler.demo import scenario as scenarios  # noqa: PLC0415 - the simulator, lazily
+
+    if trace is not None:
+        return scenarios.from_trace(trace, duration_s)
+    return scenarios.story(duration_s or scenarios.DURATION_S)
+
+
 def _plain(scenario: "Scenario", speed: float) -> "Summary":
-    from scaler.demo.served_fleet import compile_model  # noqa: PLC0415
+    from simulations.engine import load_kernel  # noqa: PLC0415
 
     click.echo(COMPILING, err=True)
     began_s = time.monotonic()
-    compile_model(scenario.model)
+    load_kernel()
     click.echo(f"ready after {time.monotonic() - began_s:.1f} s", err=True)
     try:
         return asyncio.run(
@@ -116,12 +123,12 @@ def _plain(scenario: "Scenario", speed: float) -> "Summary":
 def _on_terminal(scenario: "Scenario", speed: float) -> "Summary":
     from rich.console import Console  # noqa: PLC0415
 
-    from scaler.demo.served_fleet import compile_model  # noqa: PLC0415
     from scaler.demo.table import live_table  # noqa: PLC0415
+    from simulations.engine import load_kernel  # noqa: PLC0415
 
     console = Console()
     with console.status(COMPILING):
-        compile_model(scenario.model)
+        load_kernel()
     urls: list[str] = []
     with live_table(
         console,

@@ -11,7 +11,6 @@ from simulations.cluster import Fleet
 from simulations.engine_layout import Records
 from simulations.fleet_counters import FleetCounters
 from simulations.lifecycle import GpuPool, ReplicaView
-from simulations.replica import ReplicaModel
 from simulations.request_ring import RequestStatus
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
@@ -105,16 +104,3 @@ def judged(requests: Records, now_s: float, slo_s: float) -> tuple[Bools, Bools]
     late = ~waiting & (waited_s > slo_s)
     hopeless = waiting & (now_s - requests["arrival_at_s"] > slo_s)
     return good, lost | late | hopeless
-
-
-def compile_model(model: ReplicaModel) -> None:
-    """Compile the replica model for this machine, or load what was compiled before.
-
-    The first time takes up to half a minute; the machine code stays on disk.
-    """
-    fleet = Fleet(model=model, seed=0)
-    fleet.start_warm(1)
-    fleet.load(arrival_at_s=[0.0, 0.0], prompt_tokens=[64, 64], output_tokens=[4, 20_000])
-    fleet.advance(1.0)
-    fleet.set_replicas(0, now_s=1.0)
-    fleet.advance(1.0 + model.drain_grace_s)  # cuts the request that would not end
