@@ -21,9 +21,9 @@ class Preset:
 
 
 def _kv_blocks(
-    *, gpus: int, gpu_gb: float, weights_gb: float, bytes_per_token: int, block_size: int = 16
+    *, gpus: int, gpu_bytes: float, weights_bytes: float, bytes_per_token: int, block_size: int = 16
 ) -> int:
-    free_bytes = (gpus * (0.9 * gpu_gb - 3.0) - weights_gb) * 1e9
+    free_bytes = gpus * (0.9 * gpu_bytes - 3.0e9) - weights_bytes
     return int(free_bytes / (bytes_per_token * block_size))
 
 
@@ -100,7 +100,9 @@ _ALL = (
         model=ReplicaModel(
             name="llama-3.1-8b-rtx-pro-6000-tp1",
             step=_LLAMA_8B_PROFILE,
-            kv_blocks=_kv_blocks(gpus=1, gpu_gb=102.6, weights_gb=16.1, bytes_per_token=131_072),
+            kv_blocks=_kv_blocks(
+                gpus=1, gpu_bytes=102.6e9, weights_bytes=16.1e9, bytes_per_token=131_072
+            ),
             start_up=SMALL_START_UP,
         ),
         source=PROFILE,
@@ -120,7 +122,9 @@ _ALL = (
                 prefill_per_token_s=7.26e-5,
                 prefill_attention_s=5.08e-9,
             ),
-            kv_blocks=_kv_blocks(gpus=1, gpu_gb=25.8, weights_gb=16.1, bytes_per_token=131_072),
+            kv_blocks=_kv_blocks(
+                gpus=1, gpu_bytes=25.8e9, weights_bytes=16.1e9, bytes_per_token=131_072
+            ),
             max_model_len=16_384,
             start_up=SMALL_START_UP,
         ),
@@ -141,7 +145,9 @@ _ALL = (
                 prefill_per_token_s=1.73e-5,
                 prefill_attention_s=0.0,
             ),
-            kv_blocks=_kv_blocks(gpus=1, gpu_gb=80.0, weights_gb=16.1, bytes_per_token=131_072),
+            kv_blocks=_kv_blocks(
+                gpus=1, gpu_bytes=80.0e9, weights_bytes=16.1e9, bytes_per_token=131_072
+            ),
             start_up=SMALL_START_UP,
         ),
         source=(
@@ -154,7 +160,9 @@ _ALL = (
         model=ReplicaModel(
             name="llama-3.1-70b-h100-tp4",
             step=_LLAMA_70B_H100_TP4,
-            kv_blocks=_kv_blocks(gpus=4, gpu_gb=80.0, weights_gb=141.2, bytes_per_token=327_680),
+            kv_blocks=_kv_blocks(
+                gpus=4, gpu_bytes=80.0e9, weights_bytes=141.2e9, bytes_per_token=327_680
+            ),
             gpus_per_replica=4,
             start_up=LARGE_START_UP,
         ),
@@ -175,7 +183,9 @@ _ALL = (
                 prefill_per_token_s=2.23e-4,
                 prefill_attention_s=6.58e-9,
             ),
-            kv_blocks=_kv_blocks(gpus=4, gpu_gb=80.0, weights_gb=138.0, bytes_per_token=327_680),
+            kv_blocks=_kv_blocks(
+                gpus=4, gpu_bytes=80.0e9, weights_bytes=138.0e9, bytes_per_token=327_680
+            ),
             max_model_len=4096,
             gpus_per_replica=4,
             start_up=LARGE_START_UP,
@@ -198,7 +208,9 @@ _ALL = (
                 prefill_per_token_s=8.79e-5,
                 prefill_attention_s=7.26e-9,
             ),
-            kv_blocks=_kv_blocks(gpus=4, gpu_gb=80.0, weights_gb=145.4, bytes_per_token=327_680),
+            kv_blocks=_kv_blocks(
+                gpus=4, gpu_bytes=80.0e9, weights_bytes=145.4e9, bytes_per_token=327_680
+            ),
             max_model_len=32_768,
             gpus_per_replica=4,
             start_up=LARGE_START_UP,
@@ -212,7 +224,9 @@ _ALL = (
             step=_steady(
                 base_s=0.0167, per_seq_s=4.90e-5, per_kv_token_s=5.44e-8, per_token_s=6.34e-5
             ),
-            kv_blocks=_kv_blocks(gpus=2, gpu_gb=80.0, weights_gb=70.6, bytes_per_token=327_680),
+            kv_blocks=_kv_blocks(
+                gpus=2, gpu_bytes=80.0e9, weights_bytes=70.6e9, bytes_per_token=327_680
+            ),
             gpus_per_replica=2,
             start_up=LARGE_START_UP,
         ),
@@ -225,7 +239,9 @@ _ALL = (
             step=_steady(
                 base_s=0.00886, per_seq_s=6.24e-5, per_kv_token_s=1.14e-8, per_token_s=2.98e-5
             ),
-            kv_blocks=_kv_blocks(gpus=8, gpu_gb=80.0, weights_gb=70.6, bytes_per_token=327_680),
+            kv_blocks=_kv_blocks(
+                gpus=8, gpu_bytes=80.0e9, weights_bytes=70.6e9, bytes_per_token=327_680
+            ),
             gpus_per_replica=8,
             start_up=LARGE_START_UP,
         ),
@@ -238,7 +254,9 @@ _ALL = (
             step=_steady(
                 base_s=0.00923, per_seq_s=4.41e-5, per_kv_token_s=2.15e-8, per_token_s=4.16e-5
             ),
-            kv_blocks=_kv_blocks(gpus=4, gpu_gb=141.0, weights_gb=70.6, bytes_per_token=327_680),
+            kv_blocks=_kv_blocks(
+                gpus=4, gpu_bytes=141.0e9, weights_bytes=70.6e9, bytes_per_token=327_680
+            ),
             gpus_per_replica=4,
             start_up=LARGE_START_UP,
         ),
@@ -251,7 +269,9 @@ _ALL = (
             step=_steady(
                 base_s=0.0157, per_seq_s=1.99e-5, per_kv_token_s=2.24e-8, per_token_s=6.78e-5
             ),
-            kv_blocks=_kv_blocks(gpus=1, gpu_gb=180.0, weights_gb=70.6, bytes_per_token=327_680),
+            kv_blocks=_kv_blocks(
+                gpus=1, gpu_bytes=180.0e9, weights_bytes=70.6e9, bytes_per_token=327_680
+            ),
             start_up=LARGE_START_UP,
         ),
         source=STEADY,
@@ -263,7 +283,9 @@ _ALL = (
             step=_steady(
                 base_s=0.0139, per_seq_s=4.88e-5, per_kv_token_s=6.42e-8, per_token_s=4.73e-5
             ),
-            kv_blocks=_kv_blocks(gpus=2, gpu_gb=80.0, weights_gb=65.6, bytes_per_token=262_144),
+            kv_blocks=_kv_blocks(
+                gpus=2, gpu_bytes=80.0e9, weights_bytes=65.6e9, bytes_per_token=262_144
+            ),
             max_model_len=40_960,
             gpus_per_replica=2,
             start_up=LARGE_START_UP,
@@ -277,7 +299,9 @@ _ALL = (
             step=_steady(
                 base_s=0.00912, per_seq_s=6.11e-5, per_kv_token_s=2.60e-8, per_token_s=2.89e-5
             ),
-            kv_blocks=_kv_blocks(gpus=4, gpu_gb=80.0, weights_gb=65.6, bytes_per_token=262_144),
+            kv_blocks=_kv_blocks(
+                gpus=4, gpu_bytes=80.0e9, weights_bytes=65.6e9, bytes_per_token=262_144
+            ),
             max_model_len=40_960,
             gpus_per_replica=4,
             start_up=LARGE_START_UP,
@@ -292,7 +316,9 @@ _ALL = (
                 base_s=0.00452, per_seq_s=1.33e-4, per_kv_token_s=6.08e-9, per_token_s=2.15e-5
             ),
             # 36 layers, 8 KV heads of 64: 2 * 36 * 8 * 64 * 2 bytes; 65 GB of MXFP4 weights.
-            kv_blocks=_kv_blocks(gpus=2, gpu_gb=80.0, weights_gb=65.0, bytes_per_token=73_728),
+            kv_blocks=_kv_blocks(
+                gpus=2, gpu_bytes=80.0e9, weights_bytes=65.0e9, bytes_per_token=73_728
+            ),
             gpus_per_replica=2,
             start_up=LARGE_START_UP,
         ),
@@ -339,7 +365,9 @@ _ALL = (
                 prefill_attention_s=2.33e-9,
             ),
             # The experts are shared between the two ranks: about half of the 61 GB on each.
-            kv_blocks=_kv_blocks(gpus=1, gpu_gb=102.6, weights_gb=32.0, bytes_per_token=98_304),
+            kv_blocks=_kv_blocks(
+                gpus=1, gpu_bytes=102.6e9, weights_bytes=32.0e9, bytes_per_token=98_304
+            ),
             max_num_seqs=128,
             max_model_len=40_960,
             start_up=LARGE_START_UP,
