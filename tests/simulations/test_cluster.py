@@ -126,12 +126,25 @@ def test_a_new_node_lets_pending_replicas_start() -> None:
     pool = GpuPool(total=4, provisioned_max=12, gpus_per_node=8, node_provisioning=constant(400.0))
     made = fleet(warm=1, gpus=pool)
     made.set_replicas(4, now_s=0.0)
+    made.set_replicas(4, now_s=0.0)  # asks again, the node is on its way
     made.advance(399.0)
+    made.set_replicas(4, now_s=399.0)
     assert made.replica_status(399.0, since_s=0.0).unschedulable == 3
     made.advance(401.0)
     seen = made.replica_status(401.0, since_s=0.0)
     # One node of 8 GPUs carries two; a second node would pass the maximum of 12.
     assert (len(seen.starting_age_s), seen.unschedulable, seen.gpus_allocatable) == (2, 1, 12)
+
+
+def test_a_node_on_its_way_is_not_asked_for_again() -> None:
+    pool = GpuPool(total=0, provisioned_max=800, gpus_per_node=8, node_provisioning=constant(400.0))
+    made = fleet(gpus=pool)
+    for tick in range(20):
+        made.set_replicas(3, now_s=float(tick))  # 12 GPUs: two nodes
+        made.advance(float(tick + 1))
+    made.advance(1000.0)
+    seen = made.replica_status(1000.0, since_s=0.0)
+    assert (seen.ready, seen.gpus_allocatable) == (3, 16)
 
 
 def test_a_crash_loop_backs_off_as_the_kubelet_does() -> None:

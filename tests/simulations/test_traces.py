@@ -1,5 +1,6 @@
 """Reading, scaling, slicing, generating and summing up traces."""
 
+import dataclasses
 import gzip
 import itertools
 import json
@@ -237,9 +238,13 @@ def test_scaling_does_not_depend_on_the_chunks(
     sizes: list[int], load_factor: float, seed: int
 ) -> None:
     requests = some_requests(500)
+    # Whole seconds: many arrive at one instant, also across the edge of two chunks.
+    requests = dataclasses.replace(requests, arrival_s=np.floor(requests.arrival_s))
     at_once = join(list(scale([requests], load_factor=load_factor, seed=seed)))
     chunked = join(list(scale(in_chunks(requests, sizes), load_factor=load_factor, seed=seed)))
     np.testing.assert_array_equal(chunked.arrival_s, at_once.arrival_s)
+    np.testing.assert_array_equal(np.sort(chunked.prompt_tokens), np.sort(at_once.prompt_tokens))
+    np.testing.assert_array_equal(chunked.prompt_tokens, at_once.prompt_tokens)
     assert np.all(np.diff(chunked.arrival_s) >= 0.0)
     if load_factor == int(load_factor):
         assert len(chunked) == 500 * load_factor
