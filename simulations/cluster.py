@@ -348,18 +348,18 @@ class Fleet:
 
         Start-up times are of the replicas that became ready after ``since_s``.
         """
-        replicas = self._replicas.values()
+        phases = [r.phase for r in self._replicas.values()]
+        draining = phases.count(Phase.DRAINING)
+        starting = [r for r in self._replicas.values() if r.phase == Phase.STARTING]
         return Replicas(
             seen_at_s=now_s,
             wanted=self._wanted,
-            current=sum(r.phase != Phase.DRAINING for r in replicas),
-            ready=sum(r.phase == Phase.READY for r in replicas),
-            starting_age_s=tuple(
-                now_s - r.created_at_s for r in replicas if r.phase == Phase.STARTING
-            ),
-            unschedulable=sum(r.phase == Phase.PENDING for r in replicas),
-            crash_looping=sum(r.phase == Phase.CRASH_LOOPING for r in replicas),
-            terminating=sum(r.phase == Phase.DRAINING for r in replicas),
+            current=len(phases) - draining,
+            ready=phases.count(Phase.READY),
+            starting_age_s=tuple(now_s - r.created_at_s for r in starting),
+            unschedulable=phases.count(Phase.PENDING),
+            crash_looping=phases.count(Phase.CRASH_LOOPING),
+            terminating=draining,
             start_up_s=self._start_ups_between(since_s, now_s),
             gpus_per_replica=self.model.gpus_per_replica,
             gpus_allocatable=self._gpus_total,
