@@ -17,7 +17,7 @@ from scaler.core.policy import decide
 from scaler.service.board import AnswerState, Board, Published, TriggerKey
 from scaler.service.clock import Clock
 from scaler.service.cluster import Cluster
-from scaler.service.registry import Entry, Registry
+from scaler.service.registry import Basis, Entry, Registry
 from scaler.signals.kube.records import TargetState
 from scaler.signals.samples import PodSample, Source, TargetRef, TargetSamples
 
@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 SLICE = 4  # targets handled between two turns of the event loop: about 2 ms
 UNDECIDED = "no good observation yet"
+COLLECT_MAX_S = 90.0  # beyond every source's own limit: one that keeps none must not end all ticks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,10 @@ class Sink(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Loop:
-    """Ticks over every entry of the registry while ``leads`` says so."""
+    """Ticks over every entry of the registry while ``leads`` says so.
+
+    ``turned_at_s`` is when it last began or passed over a tick: a loop that hangs is seen by it.
+    """
 
     registry: Registry
     source: Source
@@ -73,12 +77,14 @@ class Loop:
     leads: Callable[[], bool] = lambda: True
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     tick_number: int = 0
+    turned_at_s: float = float("-inf")
+    collect_max_s: float = COLLECT_MAX_S
     _stopping: bool = False
 
     async def run(self) -> None:
         """Tick until stopped.  A tick that fails is logged and the next one tried."""
         while not self._stopping:
-            began_s = self.clock.now_s()
+            began_s = self.turned_at_s = self.clock.now_s()
             if self.leads():
                 await self._guarded_tick()
             rest_s = self.registry.config.policy.tick_s - (self.clock.now_s() - began_s)
@@ -105,8 +111,7 @@ class Loop:
         dropped = self.registry.refresh(began_s)
         self.registry.thaw(began_s)
         views = [view async for view in self._views()]
-        targets = {view.target.key: view.target for view in views if view.target is not None}
-        samples = await self.source.collect(tuple(targets.values()), began_s) if targets else {}
+        samples = await self._collect(views, began_s)
         now_s = self.clock.now_s()
         published: dict[TriggerKey, Published] = {}
         changed: list[Entry] = []
@@ -130,6 +135,17 @@ class Loop:
         if self.leads():  # else it was lost while collecting, and another daemon decides
             await self._publish(published, report)
         return report
+
+    async def _collect(self, views: Sequence[View], now_s: float) -> Mapping[str, TargetSamples]:
+        """Samples of every target, once where several triggers share one."""
+        targets: dict[str, TargetRef] = {}
+        for target in (view.target for view in views if view.target is not None):
+            if target.gateway_query or target.key not in targets:  # any profile may bring a query
+                targets[target.key] = target
+        if not targets:
+            return {}
+        async with asyncio.timeout(self.collect_max_s):
+            return await self.source.collect(tuple(targets.values()), now_s)
 
     async def _views(self) -> AsyncIterator[View]:
         """The view of every entry, a slice at a time."""
@@ -165,12 +181,14 @@ class Loop:
             return _unknown(now_s, "; ".join(entry.faults) or UNDECIDED)
         try:
             observation = observe(view, samples[view.target.key], now_s)
-            decision, entry.state = decide(observation, entry.state, entry.policy, now_s)
+            decision, after = decide(observation, entry.state, entry.policy, now_s)
+            answer = as_published(decision)
         except Exception:
             log.exception("decision failed", target=entry.label, namespace=entry.key.namespace)
             return _unknown(now_s, "the decision failed, see the daemon's log")
-        entry.decision = decision
-        return as_published(decision)
+        entry.basis = Basis(before=entry.state, after=after, policy=entry.policy, hash=entry.hash)
+        entry.decision, entry.state = decision, after
+        return answer
 
 
 def _last_seen_s(entry: Entry) -> float:

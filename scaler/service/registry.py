@@ -6,10 +6,12 @@ loop) owns the registry; gRPC calls only ``admit`` a key they have not seen.
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+
+import structlog
 
 from scaler.config import ScalerConfig, TargetConfig, config_hash
 from scaler.core.config import FreshnessConfig, HpaConfig, PolicyConfig
@@ -22,8 +24,11 @@ from scaler.signals.samples import PodRef, TargetRef
 from scaler.signals.tracker import TargetTracker, TrackerSettings
 from scaler.trigger import Trigger, parse, relevant
 
+log = structlog.get_logger(__name__)
+
 ENTRIES_MAX = 20_000  # triggers kept at a time; a caller cannot make us grow beyond it
 CALL_ENTRIES_MAX = 2_000  # of these, triggers known from calls alone
+NO_TARGET = "target is not given and the ScaledObject is not known: set target: KIND/NAME"
 
 
 class Origin(StrEnum):
@@ -34,12 +39,28 @@ class Origin(StrEnum):
     CALL = "call"
 
 
+_RANK = {Origin.CALL: 0, Origin.CONFIG: 1, Origin.WATCH: 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """What a decision was made from beside its observation, and what it left behind.
+
+    Kept together with the decision, because settings and state may change before it is recorded.
+    """
+
+    before: PolicyState
+    after: PolicyState
+    policy: PolicyConfig
+    hash: str
+
+
 @dataclass(slots=True, kw_only=True)
 class Entry:
     """One trigger: its settings, its target, and the state that its decisions pass on.
 
-    ``faults`` holds what is wrong with the trigger (then it has no decision), ``seen_at_s`` when
-    its origin had it last.
+    ``faults`` holds what is wrong with the trigger (then it has neither target nor decision),
+    ``seen_at_s`` when its origin had it last, ``basis`` what ``decision`` was made from.
     """
 
     key: TriggerKey
@@ -54,6 +75,7 @@ class Entry:
     tracker: TargetTracker = field(default_factory=lambda: TargetTracker(TrackerSettings()))
     state: PolicyState = field(default_factory=PolicyState)
     decision: Decision | None = None
+    basis: Basis | None = None
     faults: tuple[str, ...] = ()
 
     @property
@@ -74,8 +96,12 @@ class Registry:
         self.config = config
         self.cluster = cluster
         self.entries: dict[TriggerKey, Entry] = {}
+        self._configured = _by_key(config)
         self._waiting: dict[TriggerKey, None] = {}
         self._saved: dict[str, PolicyState] = {}
+        self._saved_until_s: float | None = None
+        self._now_s = 0.0
+        self._crowded = False
 
     def admit(self, key: TriggerKey) -> None:
         """Remember a key that a call asked for; the next ``refresh`` takes it in.  No I/O."""
@@ -84,7 +110,7 @@ class Registry:
 
     def reconfigure(self, config: ScalerConfig) -> None:
         """Take new settings; what was learned is kept."""
-        self.config = config
+        self.config, self._configured = config, _by_key(config)
         for entry in self.entries.values():
             self._settle(entry)
 
@@ -94,16 +120,11 @@ class Registry:
         Returns:
             The keys that expired and were dropped.
         """
-        for target in self.config.targets:
-            self._see(_configured_key(target), Origin.CONFIG, now_s)
-        if self.cluster is not None:
-            for facts in self.cluster.triggers():
-                key = watched_key(facts)
-                self._see(key, Origin.WATCH, now_s)
-                self._learn(self.entries[key], facts)
-        for key in tuple(self._waiting):
-            self._see(key, Origin.CALL, now_s)
-        self._waiting.clear()
+        self._now_s = now_s
+        crowded = not all([*self._see_own(now_s), *self._see_calls(now_s)])
+        if crowded and not self._crowded:
+            log.warning("more triggers than are kept", kept=len(self.entries), limit=ENTRIES_MAX)
+        self._crowded = crowded
         dropped = self._expire(now_s)
         if self.cluster is not None:
             known = self.entries.values()
@@ -111,36 +132,78 @@ class Registry:
         return dropped
 
     def asked(self, keys: Iterable[TriggerKey], now_s: float) -> None:
-        """Note that calls for these keys arrived: keeps triggers alive that only calls know."""
+        """Note that calls for these keys arrived: keeps triggers alive that only calls know.
+
+        A key may be answered from the board and unknown here, where another daemon decided so far.
+        """
         for key in keys:
             entry = self.entries.get(key)
-            if entry is not None and entry.origin is Origin.CALL:
+            if entry is None:
+                self.admit(key)
+            elif entry.origin is Origin.CALL:
                 entry.seen_at_s = now_s
 
     def adopt(self, states: Mapping[str, PolicyState]) -> None:
-        """Continue from saved states by ``namespace/name/id``; later entries find theirs too."""
-        self._saved = dict(states)
+        """Continue from saved states by ``namespace/name/id``; later entries find theirs too.
+
+        A state that nobody claims is forgotten like that of a deleted target, counted from the next
+        ``refresh``.
+        """
+        self._saved, self._saved_until_s = dict(states), None
         for entry in self.entries.values():
             self._restore(entry)
 
     def states(self) -> dict[str, PolicyState]:
-        """What was learned, by ``namespace/name/id``, for a checkpoint or a follower."""
-        return {state_name(entry.key): entry.state for entry in self.entries.values()}
+        """What was learned, by ``namespace/name/id``, for a checkpoint or a follower.
 
-    def _see(self, key: TriggerKey, origin: Origin, now_s: float) -> None:
+        States that are not claimed yet are among them: a daemon that ends before it has seen its
+        targets must not forget them.
+        """
+        own = {state_name(entry.key): entry.state for entry in self.entries.values()}
+        return {**self._saved, **own}
+
+    def _see_own(self, now_s: float) -> Iterator[bool]:
+        """Take in the configuration's targets and the watched triggers; False where one is not."""
+        for key in self._configured:
+            yield self._see(key, Origin.CONFIG, now_s) is not None
+        for facts in self.cluster.triggers() if self.cluster is not None else ():
+            entry = self._see(watched_key(facts), Origin.WATCH, now_s)
+            if entry is not None:
+                self._learn(entry, facts)
+            yield entry is not None
+
+    def _see_calls(self, now_s: float) -> Iterator[bool]:
+        """Take in what calls asked for, as long as there is room for it."""
+        waiting, self._waiting = self._waiting, {}
+        if not waiting:
+            return
+        known = sum(entry.origin is Origin.CALL for entry in self.entries.values())
+        for key in waiting:
+            if key in self.entries:
+                continue
+            room = known < CALL_ENTRIES_MAX
+            known += 1
+            yield room and self._see(key, Origin.CALL, now_s) is not None
+
+    def _see(self, key: TriggerKey, origin: Origin, now_s: float) -> Entry | None:
+        """The entry of ``key``, made where it is new; None where there are too many."""
         entry = self.entries.get(key)
         if entry is None:
             if len(self.entries) >= ENTRIES_MAX:
-                return
+                return None
             entry = Entry(key=key, id=entry_id(key), origin=origin, seen_at_s=now_s)
             self.entries[key] = entry
             self._settle(entry)
             self._restore(entry)
-        if origin is Origin.WATCH or entry.origin is origin:
-            entry.origin, entry.seen_at_s = origin, now_s
+        if _RANK[origin] > _RANK[entry.origin]:
+            entry.origin = origin
+            self._settle(entry)
+        if entry.origin is origin:
+            entry.seen_at_s = now_s
+        return entry
 
     def _restore(self, entry: Entry) -> None:
-        saved = self._saved.get(state_name(entry.key))
+        saved = self._saved.pop(state_name(entry.key), None)
         if saved is not None:
             entry.state = saved
 
@@ -152,22 +215,22 @@ class Registry:
 
     def _settle(self, entry: Entry) -> None:
         """Derive trigger, target, policy and their hash from metadata, facts and configuration."""
+        entry.trigger, entry.target, entry.faults = None, None, ()
         try:
             entry.trigger = parse(dict(entry.key.metadata), self.config)
+            entry.target = self._target(entry, entry.trigger)
         except ConfigError as error:
-            entry.trigger, entry.faults = None, error.faults
+            entry.faults = error.faults
+        if entry.trigger is None or entry.target is None:
+            entry.decision = entry.basis = None
+            entry.faults = entry.faults or (NO_TARGET,)
             return
-        entry.faults = ()
-        entry.target = self._target(entry, entry.trigger)
-        if entry.target is None:
-            entry.faults = (
-                "target is not given and the ScaledObject is not known: set target: KIND/NAME",
-            )
-        entry.policy = self._policy(entry, entry.trigger)
-        entry.hash = config_hash(entry.policy)
-        settings = _tracker_settings(entry.policy.freshness)
-        if entry.tracker.settings != settings:
-            entry.tracker = TargetTracker(settings)
+        self._decide_by(entry, self._policy(entry, entry.trigger, entry.target))
+
+    def _decide_by(self, entry: Entry, policy: PolicyConfig) -> None:
+        """Use these settings from the next decision on; samples taken before still count."""
+        entry.policy, entry.hash = policy, config_hash(policy)
+        entry.tracker.settings = _tracker_settings(policy.freshness)
 
     def _target(self, entry: Entry, trigger: Trigger) -> TargetRef | None:
         pods = self._static_pods(entry)
@@ -192,44 +255,59 @@ class Registry:
         return profile.gateway_query if profile is not None else ""
 
     def _static_pods(self, entry: Entry) -> tuple[PodRef, ...] | None:
-        target = self._configured(entry)
+        target = self._configured.get(entry.key)
         if target is None or not target.pods:
             return None
         return tuple(PodRef(name=pod.name, address=pod.host, port=pod.port) for pod in target.pods)
 
-    def _configured(self, entry: Entry) -> TargetConfig | None:
-        for target in self.config.targets:
-            if _configured_key(target) == entry.key:
-                return target
-        return None
-
-    def _policy(self, entry: Entry, trigger: Trigger) -> PolicyConfig:
+    def _policy(self, entry: Entry, trigger: Trigger, target: TargetRef) -> PolicyConfig:
         policy = trigger.policy
-        target = self._configured(entry)
-        if target is not None and entry.origin is Origin.CONFIG:
-            policy = dataclasses.replace(policy, mode=target.mode)
+        if entry.origin is Origin.CONFIG:
+            own = self._configured.get(entry.key)
+            mode = own.mode if own is not None else entry.policy.mode  # taken out lately: as before
+            policy = dataclasses.replace(policy, mode=Mode.ACTIVE if mode is Mode.FROZEN else mode)
         if entry.facts is not None:
             policy = dataclasses.replace(policy, hpa=_hpa(entry.facts, policy.hpa))
             if entry.facts.advisory:
                 policy = dataclasses.replace(policy, mode=Mode.ADVISORY)
+        if self._is_frozen(target):
+            policy = dataclasses.replace(policy, mode=Mode.FROZEN)
         return policy
+
+    def _is_frozen(self, target: TargetRef) -> bool:
+        """Whether the configuration freezes a target now, whoever asks for it."""
+        place = f"{target.kind}/{target.name}"
+        return any(
+            one.mode is Mode.FROZEN
+            and (one.namespace, one.target.lower()) == (target.namespace, place)
+            and not (one.frozen_until and _moment_s(one.frozen_until) <= self._now_s)
+            for one in self.config.targets
+        )
 
     def thaw(self, now_s: float) -> None:
         """End freezes whose time has come."""
+        self._now_s = now_s
         for entry in self.entries.values():
-            target = self._configured(entry) if entry.policy.mode is Mode.FROZEN else None
-            if target is None or not target.frozen_until:
-                continue
-            if datetime.fromisoformat(target.frozen_until).timestamp() <= now_s:
-                entry.policy = dataclasses.replace(entry.policy, mode=Mode.ACTIVE)
-                entry.hash = config_hash(entry.policy)
+            if entry.policy.mode is Mode.FROZEN and entry.trigger and entry.target:
+                policy = self._policy(entry, entry.trigger, entry.target)
+                if policy != entry.policy:
+                    self._decide_by(entry, policy)
 
     def _expire(self, now_s: float) -> tuple[TriggerKey, ...]:
         limit_s = self.config.state.forget_after_s
         gone = [key for key, entry in self.entries.items() if now_s - entry.seen_at_s > limit_s]
         for key in gone:
             del self.entries[key]
+        if self._saved_until_s is None:
+            self._saved_until_s = now_s + limit_s
+        elif now_s > self._saved_until_s:
+            self._saved.clear()
         return tuple(gone)
+
+
+def _moment_s(text: str) -> float:
+    """A time of the configuration, which was checked when it was loaded."""
+    return datetime.fromisoformat(text).timestamp()
 
 
 def _tracker_settings(freshness: FreshnessConfig) -> TrackerSettings:
@@ -245,6 +323,14 @@ def watched_key(facts: TriggerFacts) -> TriggerKey:
     return TriggerKey(
         namespace=facts.namespace, name=facts.name, metadata=relevant(dict(facts.metadata))
     )
+
+
+def _by_key(config: ScalerConfig) -> dict[TriggerKey, TargetConfig]:
+    """The configured targets by their keys; the first of equal ones."""
+    found: dict[TriggerKey, TargetConfig] = {}
+    for target in config.targets:
+        found.setdefault(_configured_key(target), target)
+    return found
 
 
 def _configured_key(target: TargetConfig) -> TriggerKey:
