@@ -5,14 +5,16 @@ than at the last round's end, because scrapes may be rarer than collections: wit
 30 s and a collection every 15 s, adding up whatever is new would show half of the load each time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from operator import attrgetter
 from statistics import median
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from scaler.core.model import Work
+from scaler.signals.roster import Entry
 from scaler.signals.samples import Histogram, PodSample
 
 PODS_MAX = 10_000  # followed at most; beyond it the longest unseen are forgotten
@@ -27,6 +29,7 @@ _DOUBTS_MAX = 3  # lower counters in a row, after which they are believed withou
 # of them it would look like a burst, and counts for one usual interval only.
 _CATCH_UP_MISSES = 2
 _INTERVAL_MIN_S = 1e-3
+_NOBODY: Mapping[str, Entry] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +101,10 @@ class PodHistory:
         self._collection = 0
         self._carried = 0.0
 
-    def step(self, samples: Sequence[PodSample]) -> Deltas:
+    def step(self, samples: Sequence[PodSample], entered: Mapping[str, Entry] = _NOBODY) -> Deltas:
         """Take in a collection; deltas if it ends a round.
 
+        ``entered`` are pods that have just begun to serve: all they have counted is news.
         Every sample must have the fields of the balance: ``running``, ``waiting``, ``finished``.
         What a vanished pod had in flight is gone: it is neither finished nor negative demand.
         """
@@ -108,7 +112,7 @@ class PodHistory:
         pending = False
         self._collection += 1
         for sample in samples:
-            followed = self._follow(sample)
+            followed = self._follow(sample, entered.get(sample.pod))
             if followed is None:
                 continue
             if sample.at_s <= followed.base.at_s:
@@ -122,28 +126,34 @@ class PodHistory:
             return Deltas()
         return self._summed([_advanced(followed, sample) for followed, sample in pairs])
 
-    def _follow(self, sample: PodSample) -> _Followed | None:
+    def _follow(self, sample: PodSample, entry: Entry | None) -> _Followed | None:
         """How far the pod was followed; None where counting begins with this sample.
 
-        A pod seen for the first time has an unknown past, unless its process began since the last
-        collection: then it is followed from zero.
+        A pod seen for the first time has an unknown past, unless it has just begun to serve or its
+        process began since the last collection: then it is followed from zero.
         """
         followed = self._followed.get(sample.pod)
         if followed is not None and sample.at_s - followed.base.at_s <= self._remembered_s:
             followed.missed = max(followed.missed, self._collection - followed.seen_in - 1)
             followed.seen_in = self._collection
             return followed
+        base = sample
+        if entry is not None and entry.at_s < sample.at_s:
+            # Its latencies so far are those of warm-up requests and a cold engine.
+            base = replace(_zero(sample, entry.at_s), ttft=None, itl=None)
+        elif self._stepped_at_s is not None and self._began_since(sample):
+            base = _zero(sample, self._stepped_at_s)
+        missed = entry.missed if entry is not None else 0
+        followed = _Followed(base, self._collection, missed=missed)
+        self._followed[sample.pod] = followed
+        return None if base is sample else followed
+
+    def _began_since(self, sample: PodSample) -> bool:
+        """Whether the process began after the last collection and before its sample."""
         started_at_s, stepped_at_s = sample.started_at_s, self._stepped_at_s
-        young = (
-            started_at_s is not None
-            and stepped_at_s is not None
-            and stepped_at_s <= started_at_s < sample.at_s
-        )
-        if young and stepped_at_s is not None:
-            self._followed[sample.pod] = _Followed(_zero(sample, stepped_at_s), self._collection)
-            return self._followed[sample.pod]
-        self._followed[sample.pod] = _Followed(sample, self._collection)
-        return None
+        if started_at_s is None or stepped_at_s is None:
+            return False
+        return stepped_at_s <= started_at_s < sample.at_s
 
     def _forget(self, present: int) -> None:
         """Let go of pods that were not seen for long; all are bounded by ``PODS_MAX``."""

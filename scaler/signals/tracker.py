@@ -5,7 +5,7 @@ and coverage: the share of the ready replicas whose samples have it.  A signal t
 have is NoData and says how many of how many.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from scaler.core.model import (
@@ -21,8 +21,9 @@ from scaler.core.model import (
     Signal,
     Work,
 )
-from scaler.signals.deltas import PODS_MAX, Deltas, PodHistory, work_of
+from scaler.signals.deltas import Deltas, PodHistory, work_of
 from scaler.signals.latencies import HistogramWindow
+from scaler.signals.roster import Attendance, Entry, Roster
 from scaler.signals.samples import GpuSample, PodSample, TargetSamples
 
 
@@ -45,10 +46,16 @@ class TrackerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Group:
-    """The fresh samples of one collection, of ``expected`` replicas that are awake."""
+    """The fresh samples of one collection, of ``expected`` replicas that are awake.
+
+    ``due`` leaves out those that have just become ready and were not scraped yet: they lower the
+    coverage, so that nothing is scaled down on what the others show, but do not make it partial.
+    """
 
     samples: tuple[PodSample, ...]
     expected: int
+    due: int
+    entered: Mapping[str, Entry]
     seen_at_s: float
     missing: NoData | None  # why there are too few
     fault: str  # what became of the first replica without a sample
@@ -63,7 +70,7 @@ class TargetTracker:
         self._ttft = HistogramWindow(settings.window_s)
         self._itl = HistogramWindow(settings.window_s)
         self._gateway: tuple[float, float] | None = None
-        self._last_seen_s: dict[str, float] = {}
+        self._roster = Roster(settings.remembered_s)
         self._last_work: Work | None = None
         self._last_work_at_s = 0.0
 
@@ -71,8 +78,8 @@ class TargetTracker:
         self, samples: TargetSamples, replicas: Replicas | NoData, now_s: float
     ) -> Observation:
         """The observation of one collection; every missing signal says why it is missing."""
-        expected = self._expected(samples, now_s)
-        group = self._engines(samples, expected, now_s)
+        attendance = self._roster.update(samples, now_s)
+        group = self._engines(samples, attendance, now_s)
         work = self._work(samples, group, now_s)
         return Observation(
             seen_at_s=now_s,
@@ -82,38 +89,26 @@ class TargetTracker:
             ttft=self._latency(samples, group, Signal.TTFT, now_s),
             itl=self._latency(samples, group, Signal.ITL, now_s),
             work=work,
-            gpu=self._gpu(samples, expected, now_s),
+            gpu=self._gpu(samples, attendance.expected, now_s),
             gateway=self._front(samples, now_s),
         )
 
-    def _expected(self, samples: TargetSamples, now_s: float) -> tuple[str, ...]:
-        """Names of the pods that should have samples: ready leaders, or those seen lately."""
-        pods = samples.target.pods
-        if pods is not None:
-            return tuple(pod.name for pod in pods if pod.ready and pod.leader)
-        for name, sample in samples.pods.items():
-            if isinstance(sample, PodSample):
-                self._last_seen_s[name] = now_s
-        horizon_s = now_s - self.settings.remembered_s
-        lately = {name: at_s for name, at_s in self._last_seen_s.items() if at_s >= horizon_s}
-        if len(lately) > PODS_MAX:
-            lately = {name: at_s for name, at_s in lately.items() if at_s == now_s}
-        self._last_seen_s = lately
-        return tuple(lately)
-
-    def _engines(self, samples: TargetSamples, expected: tuple[str, ...], now_s: float) -> _Group:
+    def _engines(self, samples: TargetSamples, attendance: Attendance, now_s: float) -> _Group:
         """Fresh samples of expected pods; too few of them are named with a cause.
 
         A sleeping replica answers, but can serve nothing: it is neither load nor capacity.
         """
         fresh: list[PodSample] = []
         faults: list[NoData] = []
-        asleep = 0
+        asleep = awaited = 0
         oldest_s = now_s - self.settings.stale_after_s
+        expected = attendance.expected
         for name in expected:
             sample = samples.pods.get(name)
             if not isinstance(sample, PodSample):
                 faults.append(sample or _no_series(name))
+                entry = attendance.entered.get(name)
+                awaited += entry is not None and entry.at_s >= oldest_s
             elif sample.at_s < oldest_s:
                 faults.append(_stale(name, now_s - sample.at_s, self.settings.stale_after_s))
             elif sample.asleep:
@@ -123,6 +118,8 @@ class TargetTracker:
         group = _Group(
             samples=tuple(fresh),
             expected=len(expected) - asleep,
+            due=len(expected) - asleep - awaited,
+            entered=attendance.entered,
             seen_at_s=min(min((sample.at_s for sample in fresh), default=now_s), now_s),
             missing=_missing(samples, fresh, faults, expected),
             fault=faults[0].detail if faults else "",
@@ -132,7 +129,7 @@ class TargetTracker:
 
     def _too_few(self, group: _Group, having: int, what: str) -> NoData | None:
         """PARTIAL where fewer replicas than the settings ask for have something."""
-        if having >= self.settings.coverage_min_ratio * group.expected:
+        if having >= self.settings.coverage_min_ratio * group.due:
             return None
         why = f"; {group.fault}" if group.fault else ""
         detail = f"{having} of {group.expected} ready replicas {what}{why}"
@@ -182,15 +179,17 @@ class TargetTracker:
         few = self._too_few(group, len(having), "have what arrivals are balanced from")
         if few is not None:
             return few
-        deltas = self._pods.step(having)
+        deltas = self._pods.step(having, group.entered)
         self._ttft.add(deltas.ttft, now_s)
         self._itl.add(deltas.itl, now_s)
         if deltas.pods == 0:
             return self._unchanged_work(now_s)
+        few = self._too_few(group, deltas.pods, "have two samples to compare")
+        if few is not None:
+            return few
         self._last_work_at_s = now_s
-        self._last_work = work_of(
-            deltas, len(having) / group.expected, self._work_seen_at_s(deltas, now_s)
-        )
+        coverage = min(deltas.pods / group.expected, 1.0)
+        self._last_work = work_of(deltas, coverage, self._work_seen_at_s(deltas, now_s))
         return self._last_work
 
     def _work_seen_at_s(self, deltas: Deltas, now_s: float) -> float:
@@ -303,14 +302,17 @@ class TargetTracker:
         """Requests at the gateway since the last collection that had an answer.
 
         A counter that was absent (a zero of the source) and appears has counted requests; the first
-        value we ever see is only where counting begins.
+        value we ever see is only where counting begins.  A zero is not where counting begins anew:
+        a counter that was gone for a while and is back brings no request.
         """
         if not samples.target.gateway_query:
             return NoData(cause=Cause.UNSUPPORTED, detail="no gateway query in the profile")
         value = samples.gateway_requests
         if samples.failure is not None or value is None:
             return samples.failure or _absent("the gateway's query was not answered")
-        before, self._gateway = self._gateway, (value, now_s)
+        before = self._gateway
+        counted = before[0] if before is not None and value == 0.0 else value
+        self._gateway = (counted, now_s)
         if before is None:
             return Gateway(seen_at_s=now_s, interval_s=0.0, requests_arrived=0.0)
         rise = value - before[0] if value >= before[0] else value

@@ -357,6 +357,17 @@ class TestGateway:
         assert isinstance(seen.gateway, Gateway)
         assert seen.gateway.requests_arrived == 1.0
 
+    def test_a_series_that_was_gone_and_is_back_is_no_request(self) -> None:
+        """A target of Prometheus was down for a while: a GPU is not started for that."""
+        one = tracker()
+        rises = []
+        for tick, value in enumerate((1000.0, 0.0, 0.0, 1000.0, 1003.0, 0.0, 2.0, 5.0)):
+            seen = observe(one, collected(self.where, 15.0 * tick, gateway_requests=value))
+            assert isinstance(seen.gateway, Gateway)
+            rises.append(seen.gateway.requests_arrived)
+        # Gone and back at 1000; 3 more; restarted, 2 since; 3 more.
+        assert rises == [0.0, 0.0, 0.0, 0.0, 3.0, 0.0, 2.0, 3.0]
+
     def test_an_unanswered_query_is_neither_zero_nor_a_reset(self) -> None:
         one = tracker()
         observe(one, collected(self.where, 0.0, gateway_requests=1000.0))
