@@ -49,12 +49,17 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def compiled(function: _Function) -> _Function:
     """Compile for the CPU and keep the machine code on disk.
 
-    ``_nrt=False`` leaves out numba's reference counts: the kernel makes no array, and counting
-    references to the arrays of ``State`` at every call made it ten times slower.
+    ``error_model="numpy"`` leaves out checks for division by zero, and inner functions are inlined:
+    passing all arrays of ``State`` cost more than most of them do.  ``_nrt=False`` leaves out
+    numba's reference counts: the kernel makes no array, and counting references to the arrays of
+    ``State`` at every call made it ten times slower.
     """
     compiler: Any = njit  # its type hints leave ``_nrt`` out
     inner = function.__name__.startswith("_")
-    return cast("_Function", compiler(cache=True, _nrt=False, forceinline=inner)(function))
+    return cast(
+        "_Function",
+        compiler(cache=True, error_model="numpy", _nrt=False, forceinline=inner)(function),
+    )
 
 
 def load_kernel() -> None:
@@ -368,20 +373,20 @@ def _steps_until(replica: Record, at_s: float) -> Int:
 
 
 @compiled
-def _blocks_in_run(block_phase: Ints, replica: Record, steps: int) -> Int:
+def _blocks_in_run(block_phase: Ints, shift: int, replica: Record, steps: int) -> Int:
     """Blocks that ``steps`` decode steps from the start of the run allocate."""
-    size = block_phase.shape[0]
-    blocks = steps // size * replica.decoding
-    for i in range(steps % size):
-        blocks += block_phase[-(replica.step + i) & (size - 1)]
+    mask = block_phase.shape[0] - 1
+    blocks = (steps >> shift) * replica.decoding
+    for i in range(steps & mask):
+        blocks += block_phase[-(replica.step + i) & mask]
     return blocks
 
 
 @compiled
-def _steps_within(block_phase: Ints, replica: Record, free: int, steps: int) -> Int:
+def _steps_within(block_phase: Ints, shift: int, replica: Record, free: int, steps: int) -> Int:
     """``steps``, or as many as the free blocks last for (the caller has seen that one does)."""
     size = block_phase.shape[0]
-    if (steps // size + 1) * replica.decoding <= free:
+    if ((steps >> shift) + 1) * replica.decoding <= free:
         return steps
     rounds = free // replica.decoding
     left = free - rounds * replica.decoding
@@ -404,7 +409,9 @@ def _end_step(state: State, slot: int, now_s: float) -> bool:
     if replica.phase == DECODING:
         steps = replica.run_steps
         _count_run(state, slot, steps)
-        replica.blocks_used += _blocks_in_run(state.block_phase[slot], replica, steps)
+        replica.blocks_used += _blocks_in_run(
+            state.block_phase[slot], state.params[0].block_shift, replica, steps
+        )
         replica.kv_tokens += steps * replica.decoding
         replica.step += steps
     else:
@@ -853,7 +860,8 @@ def _begin_run(state: State, slot: int, steps_max: int) -> None:
     to_finish = (state.finish_heap[slot, 0] >> SLOT_BITS) - replica.step
     free = params.blocks_total - replica.blocks_used
     replica.run_steps = min(
-        steps_max, _steps_within(state.block_phase[slot], replica, free, to_finish)
+        steps_max,
+        _steps_within(state.block_phase[slot], params.block_shift, replica, free, to_finish),
     )
     replica.phase = DECODING
     state.next_at_s[slot] = _run_end_s(replica, replica.run_steps)
@@ -879,7 +887,7 @@ def _observe(state: State, slot: int, now_s: float) -> None:
     counters.requests_running = replica.running
     counters.requests_waiting = replica.waiting - replica.joining
     counters.blocks_used = replica.blocks_used + _blocks_in_run(
-        state.block_phase[slot], replica, steps
+        state.block_phase[slot], state.params[0].block_shift, replica, steps
     )
 
 
