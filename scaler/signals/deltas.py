@@ -7,8 +7,7 @@ than at the last round's end, because scrapes may be rarer than collections: wit
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from operator import attrgetter
+from operator import attrgetter, sub
 from statistics import median
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -319,8 +318,8 @@ def _between(before: Histogram | None, after: Histogram | None) -> Histogram | N
         return None
     if before.counts == after.counts:
         return Histogram(bounds_s=after.bounds_s, counts=(0.0,) * len(after.counts))
-    rises = [now - then for now, then in zip(after.counts, before.counts, strict=True)]
-    buckets = (rises[0], *(high - low for low, high in pairwise(rises)))
+    rises = list(map(sub, after.counts, before.counts))
+    buckets = (rises[0], *map(sub, rises[1:], rises))
     if min(buckets) < 0.0:
         return None
     return Histogram(bounds_s=after.bounds_s, counts=buckets)

@@ -1,7 +1,8 @@
 """Latency histograms of the last minute, from the deltas of pods."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import add
 
 from scaler.signals.samples import Histogram
 
@@ -22,31 +23,30 @@ class HistogramWindow:
     def add(self, deltas: Sequence[Histogram], now_s: float) -> None:
         """Add the buckets of one round, a histogram per pod."""
         self._forget(now_s)
-        sums: dict[Bounds, list[float]] = {}
-        for histogram in deltas:
-            known = sums.get(histogram.bounds_s)
-            if known is None:
-                sums[histogram.bounds_s] = list(histogram.counts)
-            else:
-                for place, count in enumerate(histogram.counts):
-                    known[place] += count
-        for bounds, counts in sums.items():
+        for bounds, counts in _summed(deltas).items():
             self._bounds = bounds
-            self._added.append((now_s, Histogram(bounds_s=bounds, counts=tuple(counts))))
+            self._added.append((now_s, Histogram(bounds_s=bounds, counts=counts)))
 
     def read(self, now_s: float) -> Histogram | None:
         """Buckets over the window; zeros when nothing was observed, None before any histogram."""
         self._forget(now_s)
         if self._bounds is None:
             return None
-        sums: dict[Bounds, list[float]] = {self._bounds: [0.0] * len(self._bounds)}
-        for _, histogram in self._added:
-            known = sums.setdefault(histogram.bounds_s, [0.0] * len(histogram.counts))
-            for place, count in enumerate(histogram.counts):
-                known[place] += count
-        bounds, counts = max(sums.items(), key=lambda item: sum(item[1]))
-        return Histogram(bounds_s=bounds, counts=tuple(counts))
+        sums = _summed(histogram for _, histogram in self._added)
+        nothing = (self._bounds, (0.0,) * len(self._bounds))
+        bounds, counts = max(sums.items(), key=lambda item: sum(item[1]), default=nothing)
+        return Histogram(bounds_s=bounds, counts=counts)
 
     def _forget(self, now_s: float) -> None:
         while self._added and self._added[0][0] <= now_s - self.window_s:
             self._added.popleft()
+
+
+def _summed(histograms: Iterable[Histogram]) -> dict[Bounds, tuple[float, ...]]:
+    """Sums by bounds."""
+    sums: dict[Bounds, tuple[float, ...]] = {}
+    for histogram in histograms:
+        known = sums.get(histogram.bounds_s)
+        counts = histogram.counts
+        sums[histogram.bounds_s] = counts if known is None else tuple(map(add, known, counts))
+    return sums
