@@ -40,6 +40,10 @@ def cases_of(alert: str, given: Mapping[str, Any]) -> Iterator[Case]:
     labels = given["labels"]
     when = given["minutes"]
     yield Case(alert=alert, name="fires", minutes=when, series=given["series"], fires=labels)
+    if "also" in given:
+        other = given["also"]
+        series, other_labels = other["series"], other["labels"]
+        yield Case(alert=alert, name="also", minutes=when, series=series, fires=other_labels)
     absent = labels if given.get("without_data") == "fires" else None
     yield Case(alert=alert, name="no data at all", minutes=when, series={}, fires=absent)
     for name, change in given["quiet"].items():

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from scaler.signals import promql
+from tests.manifests.built import of_kind, overlay
 from tests.manifests.dashboards import expressions
 from tests.manifests.fleet import FIXTURES, Fleet
 from tests.manifests.rules import rules, selectors_in
@@ -113,3 +114,13 @@ def test_the_gateways_query_gives_what_the_daemon_reads_of_it(fleet: Fleet) -> N
     # Its name and label are from LiteLLM's documentation, not captured.
     (row,) = fleet.query(configuration().profiles["behind-litellm"].gateway_query)
     assert row["metric"] == {"namespace": "llm", "model_name": "tiny-llama"}
+
+
+def test_queries_of_kedas_own_triggers_return_one_series(fleet: Fleet) -> None:
+    # KEDA fails on more than one; the fleet has another namespace and model name than the overlay.
+    (scaled,) = of_kind(overlay("compare-keda-prometheus"), "ScaledObject")
+    for trigger in scaled["spec"]["triggers"]:
+        query = trigger["metadata"]["query"]
+        assert 'namespace="llm-serving"' in query
+        here = query.replace("llm-serving", "llm").replace("llama-3.1-70b-keda", "tiny-llama")
+        assert len(numbers(fleet, here)) == 1

@@ -169,3 +169,45 @@ def test_service_links_do_not_become_settings() -> None:
     # A Service "vllm-scaler" with an address would inject VLLM_SCALER_PORT into pods beside it.
     (deployment,) = of_kind(build("scaler/base"), "Deployment")
     assert deployment["spec"]["template"]["spec"]["enableServiceLinks"] is False
+
+
+def test_the_certificates_of_keda_are_those_the_daemon_asks_for() -> None:
+    documents = overlay("scaler-mtls")
+    (authentication,) = of_kind(documents, "ClusterTriggerAuthentication")
+    given = {one["parameter"]: one["name"] for one in authentication["spec"]["secretTargetRef"]}
+    assert set(given) == {"caCert", "tlsClientCert", "tlsClientKey"}
+    certificates = {one["metadata"]["name"]: one for one in of_kind(documents, "Certificate")}
+    client = certificates["vllm-scaler-keda-client"]
+    assert set(given.values()) == {client["spec"]["secretName"]}
+    assert client["metadata"]["namespace"] == "keda", "where a ClusterTriggerAuthentication reads"
+    server = certificates["vllm-scaler-server"]
+    assert ADDRESS.partition(":")[0] in server["spec"]["dnsNames"], "the name KEDA checks"
+    assert client["spec"]["issuerRef"] == server["spec"]["issuerRef"]
+    (scaled,) = of_kind(overlay("qwen2.5-7b-tls"), "ScaledObject")
+    reference = scaled["spec"]["triggers"][0]["authenticationRef"]
+    assert reference == {"kind": authentication["kind"], "name": authentication["metadata"]["name"]}
+    (deployment,) = of_kind(documents, "Deployment")
+    volumes = deployment["spec"]["template"]["spec"]["volumes"]
+    secrets = [one["secret"]["secretName"] for one in volumes if "secret" in one]
+    assert secrets == [server["spec"]["secretName"]]
+
+
+def test_records_are_kept_by_pod_and_pruned() -> None:
+    documents = overlay("scaler-mtls")
+    (claim,) = of_kind(documents, "PersistentVolumeClaim")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"], "two pods on two nodes"
+    (deployment,) = of_kind(documents, "Deployment")
+    spec = deployment["spec"]["template"]["spec"]
+    (records,) = [one for one in spec["volumes"] if one["name"] == "records"]
+    assert records == {
+        "name": "records",
+        "persistentVolumeClaim": {"claimName": claim["metadata"]["name"]},
+    }
+    mounts = {one["name"]: one for one in spec["containers"][0]["volumeMounts"]}
+    assert mounts["records"]["subPathExpr"] == "$(POD_NAME)"
+    for path in (configuration().records.directory, configuration().state.checkpoint_file):
+        assert path.startswith(mounts["records"]["mountPath"] + "/")
+    (prune,) = of_kind(documents, "CronJob")
+    pod = prune["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert pod["volumes"][0]["persistentVolumeClaim"] == records["persistentVolumeClaim"]
+    assert pod["containers"][0]["image"] == spec["containers"][0]["image"]
