@@ -69,6 +69,15 @@ def test_a_pod_that_was_not_ready_for_long_does_not_enter_again() -> None:
     assert cause(seen.work) is Cause.PARTIAL  # 900 are not counted as of the last 15 s
 
 
+def test_a_pod_that_served_unseen_before_it_was_not_ready_has_an_unknown_past() -> None:
+    """Ready and not scraped from 15 s to 45 s: its 900 requests did not come since 60 s."""
+    one = tracker()
+    for tick, where in enumerate((A, AB, AB, AB, A_LOADING_B)):
+        observe(one, collected(where, 15.0 * tick, pod("a", 15.0 * tick)))
+    seen = observe(one, collected(AB, 75.0, pod("a", 75.0), pod("b", 75.0, finished=900.0)))
+    assert cause(seen.work) is Cause.PARTIAL
+
+
 def test_a_name_that_left_the_list_is_another_pod() -> None:
     """A StatefulSet gives v-1 again."""
     one = tracker()
