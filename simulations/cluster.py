@@ -6,7 +6,7 @@
     fleet.advance(15.0)
     fleet.set_replicas(4, now_s=15.0)
     fleet.replica_status(15.0, since_s=0.0)    # what Kubernetes shows
-    fleet.counters(15.0)                       # what the /metrics pages show
+    fleet.counters()                           # what the /metrics pages show
     fleet.take_outcomes()                      # what became of each request
 
 Times are seconds on the scenario's clock and only move forward.  A replica is *pending* until a GPU

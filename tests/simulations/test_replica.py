@@ -167,8 +167,8 @@ def made_profile(step: StepTime, seed: int = 0) -> Profile:
     random = np.random.default_rng(seed)
     count = 400
     prefill = np.where(random.random(count) < 0.5, 0.0, random.integers(1, 2048, count))
-    context = random.integers(0, 4000, count) * 1.0
-    seqs = random.integers(1, 128, count) * 1.0
+    context = random.integers(0, 4000, count).astype(np.float64)
+    seqs = random.integers(1, 128, count).astype(np.float64)
     kv_tokens = seqs * random.integers(10, 3000, count)
     decode_s = (
         step.decode_base_s + step.decode_per_seq_s * seqs + step.decode_per_kv_token_s * kv_tokens

@@ -40,7 +40,7 @@ def rows_of(path: Path, *, skip_bad_rows: bool = False) -> list[tuple[float, int
 def some_requests(count: int, seed: int = 0) -> Requests:
     random = np.random.default_rng(seed)
     return Requests(
-        arrival_s=np.round(np.cumsum(random.exponential(0.5, count)), 3),
+        arrival_s=np.round(np.cumsum(random.exponential(0.5, count)), 3).astype(np.float64),
         prompt_tokens=random.integers(1, 5000, count).astype(np.int32),
         output_tokens=random.integers(1, 900, count).astype(np.int32),
         tenant=random.integers(0, 3, count).astype(np.int32),
@@ -342,7 +342,10 @@ def test_the_same_seed_gives_the_same_trace_and_another_another() -> None:
 )
 def test_a_spec_that_makes_no_trace_is_refused(change: dict[str, float], fault: str) -> None:
     with pytest.raises(ScenarioError, match=fault):
-        TraceSpec(**{"shape": Shape.CONSTANT, "duration_s": 60.0, "rate_per_s": 1.0, **change})
+        dataclasses.replace(
+            TraceSpec(shape=Shape.CONSTANT, duration_s=60.0, rate_per_s=1.0),
+            **change,  # type: ignore[arg-type]
+        )
 
 
 @pytest.mark.data
