@@ -4,6 +4,7 @@ Exit status: 0 done, 1 the world failed, 2 the user's input is wrong.
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -50,19 +51,33 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the console script: errors are single lines, never tracebacks."""
+    sys.exit(_status())
+
+
+def _status() -> int:
+    """Run the command that the arguments ask for, and say how it ended."""
     try:
-        cli(standalone_mode=False)
-    except click.UsageError as error:
-        error.show()
-        sys.exit(2)
+        status = cli(standalone_mode=False)  # what ``ctx.exit`` was given, or nothing
+    except click.exceptions.NoArgsIsHelpError as help_:
+        help_.show()
+        return 2
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context is not None else ""
+        click.echo(f"error: {' '.join(error.format_message().split())}{hint}", err=True)
+        return 2
     except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        return stop.exit_code
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        return 130
+    except BrokenPipeError:  # the reader has seen enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ConfigError, ScenarioError) as error:
         for fault in getattr(error, "faults", (str(error),)):
             click.echo(f"error: {fault}", err=True)
-        sys.exit(2)
+        return 2
     except ScalerError as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        return 1
+    return status if isinstance(status, int) else 0

@@ -42,6 +42,8 @@ async def _run(config: ScalerConfig, config_path: Path | None) -> None:
         loop.add_signal_handler(number, stopped.set)
     if config_path is not None:
         loop.add_signal_handler(signal.SIGHUP, daemon.reload)
-    await daemon.start()
-    await stopped.wait()
-    await daemon.stop()
+    try:
+        await daemon.start()
+        await stopped.wait()
+    finally:
+        await daemon.stop()

@@ -1,5 +1,6 @@
 """PolicyState <-> a file with a schema version, so that a restart does not forget."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +41,8 @@ def restore(path: Path) -> Checkpoint | None:
         found = decode(Checkpoint, data)
     except SignalError as error:
         aside = path.with_name(path.name + ".broken")
-        path.replace(aside)
+        with contextlib.suppress(OSError):  # a volume that is read-only
+            path.replace(aside)
         log.warning("checkpoint is broken, set aside", path=str(aside), reason=str(error))
         return None
     if found.schema != SCHEMA_VERSION:

@@ -6,8 +6,9 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import structlog
 from aiohttp import web
 
 from scaler.config import ScalerConfig, config_hash, load
+from scaler.core.policy import PolicyState
 from scaler.errors import ConfigError
 from scaler.service import checkpoint
 from scaler.service.board import Board
@@ -52,6 +54,7 @@ GC_THRESHOLDS = (50_000, 20, 1000)
 RELOAD_EVERY_S = 5.0
 FIRST_SYNC_S = 8.0  # how long the first tick waits for the first lists of Kubernetes
 READY_EVERY_S = 0.25
+WRITE_MAX_S = 5.0  # for the last checkpoint, within a pod's usual 30 s of termination grace
 _RELOADABLE = ("policy", "profiles", "targets")
 
 
@@ -83,10 +86,12 @@ class Daemon:
         )
         self.sources = build_sources(config)
         self.registry = Registry(config, KubeCluster(self._view) if self._view else None)
-        expiry_ticks = config.policy.freshness.decision_expiry_ticks
-        self.board = Board(admit=self.registry.admit, expiry_s=expiry_ticks * config.policy.tick_s)
-        self.telemetry = Telemetry(self.clock)
+        self.board = Board(admit=self.registry.admit, expiry_s=_expiry_s(config))
+        self.telemetry = Telemetry(self.clock, leads=self.leads)
         self.history = History()
+        self._records = (
+            DecisionLog(config.records, self._executor) if config.records.directory else None
+        )
         self.publisher = Publisher(self.registry, self.board, self.clock)
         self._events = self._make_events()
         self._elector = self._make_elector()
@@ -114,9 +119,12 @@ class Daemon:
         self._server = ScalerServer(self.servicer, config.grpc, on_fault=self._tell_fault)
         self._runner: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._alive_at_s = self.clock.now_s()
-        self._saved_at_s = self.clock.now_s()
+        self._began_at_s = self._saved_at_s = self.clock.now_s()
+        self._saving: Future[None] | None = None
         self._ticked = False
+        self._records_failed = 0
+        self._open = False
+        self._dead = ""  # a part that has ended without being told to
 
     def _make_events(self) -> EventWriter | None:
         if self._client is None or not self.config.kubernetes.events:
@@ -144,8 +152,8 @@ class Daemon:
 
     def _sinks(self) -> tuple[Sink, ...]:
         sinks: list[Sink] = [self.telemetry, self.history, News(self._events), self.publisher, self]
-        if self.config.records.directory:
-            sinks.append(DecisionLog(self.config.records, self._executor))
+        if self._records is not None:
+            sinks.append(self._records)
         return tuple(sinks)
 
     def leads(self) -> bool:
@@ -165,29 +173,28 @@ class Daemon:
             return self._ticked
         return self._follower.serving
 
+    def alive_at_s(self) -> float:
+        """When the loop last turned; never, once a part has failed for good."""
+        return float("-inf") if self._dead else max(self.loop.turned_at_s, self._began_at_s)
+
     def take(self, report: TickReport) -> None:
         """As the last sink: note progress, sources and the checkpoint."""
         self._ticked = True
-        for name, outcome in self.sources.outcomes.items():
-            gauges = self.telemetry.gauge
-            gauges("source_samples").labels(name).set(outcome.samples)
-            gauges("source_duration_seconds").labels(name).set(outcome.duration_s)
-            gauges("source_collections").labels(name).set(outcome.collections)
-            gauges("source_failures").labels(name).set(outcome.failures)
-            gauges("source_requests").labels(name).set(outcome.attempts)
-        self.telemetry.gauge("leader").set(float(self.leads()))
+        self.telemetry.observe_sources(self.sources.outcomes)
+        if self._records is not None:
+            failed = self.telemetry.counter("record_failures_total")
+            failed.inc(self._records.failures - self._records_failed)
+            self._records_failed = self._records.failures
         due_s = self._saved_at_s + self.config.state.checkpoint_every_s
-        if self.config.state.checkpoint_file and report.at_s >= due_s:
-            self._save()
+        saving = self._saving is not None and not self._saving.done()
+        if self.config.state.checkpoint_file and report.at_s >= due_s and not saving:
+            self._saving = self._save()
 
-    def _save(self) -> None:
-        """Write the checkpoint; a full disk is said and tried again next time."""
+    def _save(self) -> "Future[None]":
+        """Write the checkpoint beside the event loop: a slow disk must not keep answers waiting."""
         self._saved_at_s = self.clock.now_s()
-        try:
-            path = Path(self.config.state.checkpoint_file)
-            checkpoint.save(path, self.registry.states(), self._saved_at_s)
-        except OSError as error:
-            log.warning("checkpoint not written", reason=error.strerror)
+        path = Path(self.config.state.checkpoint_file)
+        return self._executor.submit(_save, path, self.registry.states(), self._saved_at_s)
 
     async def start(self) -> None:
         """Open the ports and begin.
@@ -205,6 +212,7 @@ class Daemon:
         except BaseException:
             await self._server.stop()
             raise
+        self._open = True
         if self._view is not None:
             await self._view.start()
         self._spawn(self._run_loop(), "loop")
@@ -241,7 +249,7 @@ class Daemon:
             publisher=self.publisher,
             clock=self.clock,
             ready=self.ready,
-            alive_at_s=lambda: self._alive_at_s,
+            alive_at_s=self.alive_at_s,
             leader_address=self.leader_address,
         )
         host, port = host_and_port(self.config.http.address, "http.address")
@@ -259,7 +267,16 @@ class Daemon:
         self.http_port = self._runner.addresses[0][1]
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        self._tasks.append(asyncio.create_task(work, name=name))
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._note_end)
+        self._tasks.append(task)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        """A part that fails for good is said, and makes the process unhealthy: it is restarted."""
+        if task.cancelled() or task.exception() is None:
+            return
+        self._dead = task.get_name()
+        log.error("a part has failed", part=self._dead, exc_info=task.exception())
 
     async def _run_loop(self) -> None:
         """The loop, once Kubernetes has been listed or has failed to be."""
@@ -270,10 +287,9 @@ class Daemon:
         await self.loop.run()
 
     async def _run_readiness(self) -> None:
-        """Tell the health service, and note that the event loop turns."""
+        """Tell the health service."""
         serving = False
         while True:
-            self._alive_at_s = self.clock.now_s()
             if self.ready() is not serving:
                 serving = not serving
                 await self._server.set_serving(serving=serving)
@@ -303,11 +319,13 @@ class Daemon:
         for name in (field for field in fresh.__slots__ if field not in _RELOADABLE):
             if getattr(fresh, name) != getattr(self.config, name):
                 log.warning("a restart is needed for this change", setting=name)
-        self.config = fresh
-        self.registry.reconfigure(fresh)
+        taken = {name: getattr(fresh, name) for name in _RELOADABLE}
+        self.config = replace(self.config, **taken)
+        self.board.expiry_s = _expiry_s(self.config)
+        self.registry.reconfigure(self.config)
         self.servicer.forget_parsed()
         outcome.labels("taken").inc()
-        log.info("configuration reloaded", config=config_hash(fresh))
+        log.info("configuration reloaded", config=config_hash(self.config))
         return True
 
     def _tell_fault(self, fault: str) -> None:
@@ -317,23 +335,41 @@ class Daemon:
         """End in order: no more calls, no more ticks, the Lease released, the state written."""
         self.loop.stop()
         await self._server.stop()
-        if self._events is not None:
+        if self._open and self._events is not None:
             await self._events.drain(1.0)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._elector is not None:
+        if self._open and self._elector is not None:
             await self._elector.release()
-        if self.config.state.checkpoint_file and self._ticked:
-            self._save()
-        if self._view is not None:
+        if self._open and self._view is not None:
             await self._view.stop()
         await self.sources.close()
         if self._runner is not None:
             await self._runner.cleanup()
         if self._client is not None:
             await self._client.close()
-        self._executor.shutdown(wait=True)
+        await self._finish_writing()
+
+    async def _finish_writing(self) -> None:
+        """Write the last state; a disk that hangs is not waited for."""
+        if self.config.state.checkpoint_file and self._ticked:
+            last = asyncio.wrap_future(self._save())
+            await asyncio.wait([last], timeout=WRITE_MAX_S)
+        self._executor.shutdown(wait=False)
+
+
+def _save(path: Path, states: Mapping[str, PolicyState], now_s: float) -> None:
+    """Write the checkpoint; a full disk is said and tried again next time."""
+    try:
+        checkpoint.save(path, states, now_s)
+    except OSError as error:
+        log.warning("checkpoint not written", path=str(path), reason=error.strerror)
+
+
+def _expiry_s(config: ScalerConfig) -> float:
+    """How long a decision is answered from."""
+    return config.policy.freshness.decision_expiry_ticks * config.policy.tick_s
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

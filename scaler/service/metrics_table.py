@@ -33,7 +33,8 @@ class ProcessMetric:
 
 def _decided(pick: Callable[[Decision], float | None]) -> Callable[[Entry, float], Values]:
     def read(entry: Entry, _now_s: float) -> Values:
-        value = pick(entry.decision) if entry.decision is not None else None
+        decision = entry.decision  # read once: metrics are rendered while the loop decides
+        value = pick(decision) if decision is not None else None
         return [] if value is None else [((), value)]
 
     return read
@@ -48,12 +49,14 @@ def _replicas(pick: Callable[[Replicas], float | None]) -> Callable[[Entry, floa
 
 
 def _proposals(entry: Entry, _now_s: float) -> Values:
-    proposals = entry.decision.proposals if entry.decision else ()
+    decision = entry.decision
+    proposals = decision.proposals if decision else ()
     return [((item.signal.value,), float(item.replicas)) for item in proposals]
 
 
 def _capacity(entry: Entry, _now_s: float) -> Values:
-    capacity = entry.decision.capacity if entry.decision else None
+    decision = entry.decision
+    capacity = decision.capacity if decision else None
     if capacity is None:
         return []
     costs = {
@@ -65,7 +68,8 @@ def _capacity(entry: Entry, _now_s: float) -> Values:
 
 
 def _forecast(entry: Entry, _now_s: float) -> Values:
-    forecast = entry.decision.forecast if entry.decision else None
+    decision = entry.decision
+    forecast = decision.forecast if decision else None
     if forecast is None:
         return []
     return [(("mean",), forecast.load_mean), (("upper",), forecast.load_upper)]
@@ -84,22 +88,25 @@ def _signals(decision: Decision) -> tuple[tuple[Signal, object], ...]:
 
 
 def _ages(entry: Entry, now_s: float) -> Values:
-    if entry.decision is None:
+    decision = entry.decision
+    if decision is None:
         return []
     return [
         ((signal.value,), now_s - value.seen_at_s)  # type: ignore[attr-defined]
-        for signal, value in _signals(entry.decision)
+        for signal, value in _signals(decision)
         if not isinstance(value, NoData)
     ]
 
 
 def _blind_signals(entry: Entry, _now_s: float) -> Values:
-    blind = entry.decision.blind if entry.decision else ()
+    decision = entry.decision
+    blind = decision.blind if decision else ()
     return [((item.signal.value, item.cause.value), 1.0) for item in blind]
 
 
 def _decided_by(entry: Entry, _now_s: float) -> Values:
-    return [((entry.decision.decided_by.value,), 1.0)] if entry.decision else []
+    decision = entry.decision
+    return [((decision.decided_by.value,), 1.0)] if decision else []
 
 
 def _mode(entry: Entry, _now_s: float) -> Values:
@@ -305,25 +312,28 @@ PROCESS_METRICS: tuple[ProcessMetric, ...] = (
         meaning="Time in the handler",
     ),
     ProcessMetric(
-        name="source_requests",
-        kind="gauge",
+        name="source_requests_total",
+        kind="counter",
         labels=("source",),
-        meaning="Requests made to a source since the start, repeated ones included",
+        meaning="Requests made to a source, repeated ones included",
     ),
     ProcessMetric(
-        name="source_collections",
-        kind="gauge",
+        name="source_collections_total",
+        kind="counter",
         labels=("source",),
-        meaning="Collections from a source since the start",
+        meaning="Collections from a source",
     ),
     ProcessMetric(
-        name="source_failures",
-        kind="gauge",
+        name="source_failures_total",
+        kind="counter",
         labels=("source",),
-        meaning="Collections from a source that brought nothing, since the start",
+        meaning="Collections from a source that brought nothing",
     ),
     ProcessMetric(
-        name="source_samples", kind="gauge", labels=("source",), meaning="Samples of the last tick"
+        name="source_samples",
+        kind="gauge",
+        labels=("source",),
+        meaning="Samples of the last tick, pods and GPUs",
     ),
     ProcessMetric(
         name="source_duration_seconds",
@@ -335,7 +345,7 @@ PROCESS_METRICS: tuple[ProcessMetric, ...] = (
     ProcessMetric(name="targets_faulty", kind="gauge", meaning="Triggers that cannot be decided"),
     ProcessMetric(name="leader", kind="gauge", meaning="1 if this daemon decides"),
     ProcessMetric(
-        name="record_failures", kind="gauge", meaning="Failed writes of the decision log"
+        name="record_failures_total", kind="counter", meaning="Failed writes of the decision log"
     ),
     ProcessMetric(
         name="config_reloads_total",

@@ -1,6 +1,7 @@
 """What an operator must know: a log line when a decision changes, events for the rest."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -21,11 +22,18 @@ class _Condition:
     """What was last said of a trigger, so that only changes are said."""
 
     blind: bool
-    at_max: bool
+    waiting: float  # requests
+    at_max: bool  # and the queue has grown there
     unschedulable: bool
-    forecast_used: bool
-    mode: Mode
+    forecast_used: bool | None  # None until a forecast has been used once
+    mode: Mode | None  # None before the first decision
     faults: tuple[str, ...]
+
+
+_NOTHING_SAID = _Condition(
+    blind=False, waiting=math.inf, at_max=False, unschedulable=False, forecast_used=None,
+    mode=None, faults=(),
+)  # fmt: skip
 
 
 class News:
@@ -53,32 +61,31 @@ class News:
             self._last.pop(key, None)
 
     def _compare(self, entry: Entry) -> None:
-        now = _condition(entry)
-        before = self._last.get(entry.key)
-        self._last[entry.key] = now
-        if now.faults and (before is None or before.faults != now.faults):
+        before = self._last.get(entry.key, _NOTHING_SAID)
+        now = self._last[entry.key] = _condition(entry, before)
+        if now.faults and before.faults != now.faults:
             log.warning("trigger cannot be used", name=entry.key.name, faults=list(now.faults))
             self._emit(entry, EventReason.BAD_METADATA, "; ".join(now.faults))
-        if entry.decision is None:
+        decision = entry.decision
+        if decision is None:
             return
-        causes = _causes(entry.decision)
-        if now.blind and not (before and before.blind):
-            log.warning("blind", target=entry.label, namespace=entry.key.namespace, causes=causes)
+        where = {"target": entry.label, "namespace": entry.key.namespace}
+        if now.blind and not before.blind:
+            causes = _causes(decision)
+            log.warning("blind", **where, causes=causes)
             self._emit(entry, EventReason.BLIND, f"No data on the load, count is held: {causes}")
-        if before is None:
-            return
         if before.blind and not now.blind:
-            log.info("sees again", target=entry.label, namespace=entry.key.namespace)
+            log.info("sees again", **where)
             self._emit(entry, EventReason.RECOVERED, "The load can be seen again")
         self._compare_conditions(entry, before, now)
 
     def _compare_conditions(self, entry: Entry, before: _Condition, now: _Condition) -> None:
         if now.at_max and not before.at_max:
-            message = "At maxReplicaCount while requests wait: raise the maximum or shed load"
+            message = "At maxReplicaCount while the queue grows: raise the maximum or shed load"
             self._emit(entry, EventReason.AT_MAX, message)
         if now.unschedulable and not before.unschedulable:
             self._emit(entry, EventReason.UNSCHEDULABLE, _shortage(entry))
-        if now.forecast_used != before.forecast_used:
+        if now.forecast_used is not before.forecast_used and before.forecast_used is not None:
             reason = EventReason.FORECAST_RESUMED
             message = "The forecast is better than the last value again"
             if before.forecast_used:
@@ -86,7 +93,7 @@ class News:
                 message = "The forecast is no better than the last value and is not used"
             log.info(message, target=entry.label, namespace=entry.key.namespace)
             self._emit(entry, reason, message)
-        if now.mode is not before.mode:
+        if now.mode is not before.mode and before.mode is not None:
             self._emit(entry, EventReason.MODE_CHANGED, f"Mode is now {now.mode}")
 
     def _emit(self, entry: Entry, reason: EventReason, message: str) -> None:
@@ -103,26 +110,35 @@ class News:
         self._events.emit(subject, reason, message)
 
 
-def _condition(entry: Entry) -> _Condition:
+def _condition(entry: Entry, before: _Condition) -> _Condition:
+    """The condition now; what cannot be seen stays as it was."""
     decision = entry.decision
-    mode, faults = entry.policy.mode, entry.faults
     if decision is None:
-        return _Condition(
-            blind=False, at_max=False, unschedulable=False, forecast_used=False,
-            mode=mode, faults=faults,
-        )  # fmt: skip
-    replicas, queue = decision.observation.replicas, decision.observation.queue
-    known = not isinstance(replicas, NoData)
-    waiting = not isinstance(queue, NoData) and queue.requests_waiting > 0.0
-    limit = replicas.replicas_max if not isinstance(replicas, NoData) else None
-    return _Condition(
+        return replace(before, faults=entry.faults)
+    seen = decision.observation
+    now = replace(
+        before,
         blind=decision.verdict in _BLIND,
-        at_max=limit is not None and decision.would_be >= limit and waiting,
-        unschedulable=known and not isinstance(replicas, NoData) and replicas.unschedulable > 0,
-        forecast_used=decision.forecast is not None and decision.forecast.used,
-        mode=mode,
-        faults=faults,
+        forecast_used=_forecast_used(decision, before),
+        mode=entry.policy.mode,
+        faults=entry.faults,
     )
+    if not isinstance(seen.replicas, NoData):
+        now = replace(now, unschedulable=seen.replicas.unschedulable > 0)
+    if isinstance(seen.replicas, NoData) or isinstance(seen.queue, NoData):
+        return now
+    waiting, limit = seen.queue.requests_waiting, seen.replicas.replicas_max
+    full = limit is not None and decision.would_be >= limit and waiting > 0.0
+    return replace(
+        now, waiting=waiting, at_max=full and (before.at_max or waiting > before.waiting)
+    )
+
+
+def _forecast_used(decision: Decision, before: _Condition) -> bool | None:
+    """Whether the forecast is used; one that has not earned it yet is no news."""
+    if decision.forecast is None:
+        return before.forecast_used
+    return decision.forecast.used or (None if before.forecast_used is None else False)
 
 
 def _causes(decision: Decision) -> str:

@@ -1,74 +1,74 @@
 """The decision log: a full record every tick, aggregated per target, in rotated files."""
 
+import contextlib
 import gzip
+import os
+import re
 import shutil
-from concurrent.futures import Executor
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from scaler.config import RecordsConfig
+from scaler.core.policy import PolicyState
 from scaler.service.codec import SCHEMA_VERSION, DecisionRecord, StateRecord, encode
 from scaler.service.loop import TickReport
-from scaler.service.registry import Entry, state_name
+from scaler.service.registry import Basis, Entry, state_name
 
 log = structlog.get_logger(__name__)
 
 CURRENT = "decisions.jsonl"
+_ROTATED = re.compile(r"decisions-(\d{6,})\.jsonl(\.gz)?")
+Record = StateRecord | DecisionRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Followed:
+    """Where the log of a trigger stands: a decision from just there needs no state before it."""
+
+    state: PolicyState
+    hash: str
 
 
 class DecisionLog:
-    """Writes records; rotates at a size, compresses in ``executor``, keeps so many files.
+    """Writes records; rotates at a size, compresses, keeps so many files.
 
-    A file begins with the state of every trigger in it, so each file can be replayed by itself.
-    A full disk stops the log, not the daemon: it is said once and tried again next tick.
+    A state record stands before each decision that does not follow from the one logged before it:
+    at the beginning of a file, under new settings, after a gap, after another daemon has led.  So
+    each file can be replayed by itself, and every decision in it.
+
+    All writing is done in ``executor``, one tick at a time: a disk that hangs or is full stops the
+    log, not the daemon.  It is said once, and tried again every tick.
     """
 
     def __init__(self, config: RecordsConfig, executor: Executor) -> None:
+        self.failures = 0
         self._directory = Path(config.directory)
         self._config = config
         self._executor = executor
-        self._started: dict[str, str] = {}  # trigger -> settings hash its records follow
-        self._bytes = 0
+        self._followed: dict[str, _Followed] = {}
+        self._writing: Future[bool] | None = None
         self._failing = False
-        self.failures = 0
 
     def take(self, report: TickReport) -> None:
-        """Append one record per decided trigger; a state record first where the log starts."""
-        lines = [line for entry in report.entries for line in self._lines(entry, report)]
-        try:
-            self._append(b"".join(lines))
-            self._failing = False
-        except OSError as error:
-            self.failures += 1
-            if not self._failing:
-                log.warning("decision log cannot be written", reason=error.strerror)
-            self._failing = True
-            self._started.clear()
+        """Hand over one record per decided trigger, with a state record first where it is due."""
+        if self._writing is not None and not self._writing.done():
+            self._fail("the write of an earlier tick has not ended")
+            return
+        if self._writing is None or not self._writing.result():
+            self._followed.clear()
+        records = [record for entry in report.entries for record in self._records(entry, report)]
+        for key in report.dropped:
+            self._followed.pop(state_name(key), None)
+        if records:
+            self._writing = self._executor.submit(self._write, records)
 
-    def _start(self, entry: Entry) -> bytes | None:
-        """The state record of a trigger whose log starts now, or with other settings; else None."""
-        name = state_name(entry.key)
-        if self._started.get(name) == entry.hash:
-            return None
-        self._started[name] = entry.hash
-        return _line(
-            StateRecord(
-                kind="state",
-                schema=SCHEMA_VERSION,
-                namespace=entry.key.namespace,
-                name=entry.key.name,
-                id=entry.id,
-                target=entry.label,
-                config_hash=entry.hash,
-                policy=entry.policy,
-                state=entry.state,
-            )
-        )
-
-    def _lines(self, entry: Entry, report: TickReport) -> list[bytes]:
-        decision = entry.decision
-        if decision is None or decision.at_s != report.at_s:
+    def _records(self, entry: Entry, report: TickReport) -> list[Record]:
+        decision, basis = entry.decision, entry.basis
+        if decision is None or basis is None or decision.at_s != report.at_s:
             return []
         record = DecisionRecord(
             kind="decision",
@@ -77,37 +77,86 @@ class DecisionLog:
             name=entry.key.name,
             id=entry.id,
             target=entry.label,
-            config_hash=entry.hash,
+            config_hash=basis.hash,
             decision=decision,
         )
-        state = self._start(entry)
-        return [_line(record)] if state is None else [_line(record), state]
+        name = state_name(entry.key)
+        followed = self._followed.get(name)
+        self._followed[name] = _Followed(state=basis.after, hash=basis.hash)
+        if followed and followed.state is basis.before and followed.hash == basis.hash:
+            return [record]
+        return [_state(entry, basis), record]
 
-    def _append(self, data: bytes) -> None:
-        if not data:
-            return
+    def _fail(self, reason: str | None) -> None:
+        """What was to be written is lost: say it once, begin anew with states."""
+        self.failures += 1
+        if not self._failing:
+            log.warning("decision log cannot be written", reason=reason)
+        self._failing = True
+        self._followed.clear()
+
+    def _write(self, records: Sequence[Record]) -> bool:
+        """Append and rotate; False where the next records must begin with states.
+
+        Runs in the executor, and ``take`` looks at nothing of it before it has ended.
+        """
+        try:
+            size = self._append(b"".join(encode(record) + b"\n" for record in records))
+            self._failing = False
+            if size < self._config.file_bytes_max:
+                return True
+            self._rotate()
+        except OSError as error:
+            self._fail(error.strerror)
+        return False
+
+    def _append(self, data: bytes) -> int:
+        """Append whole lines, or nothing.
+
+        Returns:
+            The size of the file.
+        """
         self._directory.mkdir(parents=True, exist_ok=True)
-        path = self._directory / CURRENT
-        with path.open("ab") as file:
-            file.write(data)
-            self._bytes = file.tell()
-        if self._bytes >= self._config.file_bytes_max:
-            self._rotate(path)
+        with (self._directory / CURRENT).open("ab+", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            if before:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # a crash cut the last line
+                    data = b"\n" + data
+            try:
+                written = memoryview(data)
+                while written:
+                    written = written[file.write(written) or 0 :]
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(before)
+                raise
+        return before + len(data)
 
-    def _rotate(self, path: Path) -> None:
-        """Give the file its number, compress it aside, delete the oldest; the next starts anew."""
-        taken = sorted(self._directory.glob("decisions-*.jsonl*"))
-        last = int(taken[-1].name.split("-")[1].split(".")[0]) if taken else 0
-        rotated = self._directory / f"decisions-{last + 1:06d}.jsonl"
-        path.replace(rotated)
-        self._started.clear()
-        for old in taken[: max(len(taken) + 1 - self._config.files_max, 0)]:
-            old.unlink(missing_ok=True)
-        self._executor.submit(_compress, rotated)
+    def _rotate(self) -> None:
+        """Give the file its number, compress it, delete the oldest; the next starts anew."""
+        found = (_ROTATED.fullmatch(path.name) for path in self._directory.iterdir())
+        taken = {int(match[1]): self._directory / match[0] for match in found if match}
+        rotated = self._directory / f"decisions-{max(taken, default=0) + 1:06d}.jsonl"
+        (self._directory / CURRENT).replace(rotated)
+        surplus = max(len(taken) + 1 - self._config.files_max, 0)
+        for number in sorted(taken)[:surplus]:
+            taken[number].unlink(missing_ok=True)
+        _compress(rotated)
 
 
-def _line(record: DecisionRecord | StateRecord) -> bytes:
-    return encode(record) + b"\n"
+def _state(entry: Entry, basis: Basis) -> StateRecord:
+    return StateRecord(
+        kind="state",
+        schema=SCHEMA_VERSION,
+        namespace=entry.key.namespace,
+        name=entry.key.name,
+        id=entry.id,
+        target=entry.label,
+        config_hash=basis.hash,
+        policy=basis.policy,
+        state=basis.before,
+    )
 
 
 def _compress(path: Path) -> None:

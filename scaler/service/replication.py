@@ -107,7 +107,7 @@ class Follower:
         self._leader_address = leader_address
         self._sleep = sleep
         self._have = ""
-        self.serving = False  # a snapshot was taken since this daemon last led
+        self.serving = False  # a snapshot has been taken
         self.pulls = 0
         self.failures = 0
 
@@ -138,7 +138,7 @@ class Follower:
             if response.status == 304:
                 return False
             response.raise_for_status()
-            data = await response.content.read(SNAPSHOT_BYTES_MAX)
+            data = await _whole(response)
             tick = response.headers.get(TICK_HEADER, "")
         snapshot = await asyncio.to_thread(msgspec.json.decode, data, type=Snapshot)
         if snapshot.schema != SCHEMA_VERSION:
@@ -160,3 +160,15 @@ class Follower:
         self._board.publish(answers)
         self._registry.adopt(snapshot.states)
         self.serving = True
+
+
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    """The body of a response, unless it is larger than any snapshot."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > SNAPSHOT_BYTES_MAX:
+            raise aiohttp.ClientPayloadError(f"snapshot of more than {SNAPSHOT_BYTES_MAX} bytes")
+        parts.append(part)
+    return b"".join(parts)

@@ -5,7 +5,7 @@ is gone leaves no series behind.
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
@@ -21,20 +21,27 @@ from scaler.service.metrics_table import (
     ProcessMetric,
 )
 from scaler.service.registry import Entry
+from scaler.signals.sources import Outcome
 
 _DURATION_BOUNDS_S = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0)
 _MAKERS: Mapping[str, type[Counter | Gauge | Histogram]] = {"counter": Counter, "gauge": Gauge}
 
 
 class Telemetry(Collector):
-    """All metrics of the daemon in one registry of its own."""
+    """All metrics of the daemon in one registry of its own.
 
-    def __init__(self, clock: Clock) -> None:
+    While ``leads`` says no, another daemon exports the targets: two would count them twice.
+    """
+
+    def __init__(self, clock: Clock, *, leads: Callable[[], bool] = lambda: True) -> None:
         self.registry = CollectorRegistry()
         self._clock = clock
+        self._leads = leads
+        self._outcomes: Mapping[str, Outcome] = {}
         self._entries: tuple[Entry, ...] = ()
         self._lock = threading.Lock()  # the registry is rendered in a worker thread
         self._process = {metric.name: self._make(metric) for metric in PROCESS_METRICS}
+        self.gauge("leader").set_function(lambda: float(leads()))
         self.registry.register(self)
 
     def _make(self, metric: ProcessMetric) -> Counter | Gauge | Histogram:
@@ -58,6 +65,20 @@ class Telemetry(Collector):
         for entry in report.entries:
             if entry.decision is not None and entry.decision.at_s == report.at_s:
                 stages.labels(entry.decision.decided_by.value).inc()
+
+    def observe_sources(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Take in what became of each source's collections so far."""
+        for name, outcome in outcomes.items():
+            before = self._outcomes.get(name, Outcome())
+            for metric, risen in (
+                ("source_requests_total", outcome.attempts - before.attempts),
+                ("source_collections_total", outcome.collections - before.collections),
+                ("source_failures_total", outcome.failures - before.failures),
+            ):
+                self.counter(metric).labels(name).inc(max(risen, 0))
+            self.gauge("source_samples").labels(name).set(outcome.samples - before.samples)
+            self.gauge("source_duration_seconds").labels(name).set(outcome.duration_s)
+        self._outcomes = dict(outcomes)
 
     def observe_call(self, method: str, code: str, duration_s: float) -> None:
         """Count one gRPC call."""
@@ -85,7 +106,7 @@ class Telemetry(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The per-target gauges, from the entries of the last tick."""
         with self._lock:
-            entries = self._entries
+            entries = self._entries if self._leads() else ()
         now_s = self._clock.now_s()
         labels = [
             (entry, (entry.key.namespace, entry.label, entry.id))
