@@ -37,6 +37,22 @@ def overlays() -> list[str]:
     return sorted(str(path.parent.relative_to(root)) for path in root.rglob("kustomization.yaml"))
 
 
+def overlays_with(component: str) -> list[str]:
+    """Overlays that list a component, from their files alone."""
+    found = []
+    for name in overlays():
+        path = MANIFESTS / "overlays" / name / "kustomization.yaml"
+        listed = yaml.safe_load(path.read_text(encoding="utf-8")).get("components", ())
+        if any(Path(one).name == component for one in listed):
+            found.append(name)
+    return found
+
+
+def serving() -> list[str]:
+    """Overlays that start vLLM by its own command line: those that wait for it to be warm."""
+    return sorted(overlays_with("warm-up") + overlays_with("warm-up-lws"))
+
+
 def kustomizations() -> list[str]:
     """Every directory that can be built by itself, by its path under ``manifests``."""
     return sorted(folder for folder in _folders() if _kind(folder) == "Kustomization")

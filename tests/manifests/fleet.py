@@ -72,8 +72,7 @@ def scaler_samples(tick: int) -> Iterator[Sample]:
             for bound in ("0.1", "+Inf"):
                 yield f"{name}_bucket", {**labels, "le": bound}, float(tick)
         else:
-            # Gauges that count since the start are read with rate() as well.
-            yield name, labels, float(tick)
+            yield name, labels, float(tick) if metric.kind == "counter" else 1.0
 
 
 def scrape(tick: int) -> Iterator[Sample]:

@@ -11,12 +11,14 @@ from tests.manifests.built import (
     overlay,
     overlays,
     pod_templates,
+    serving,
     strings,
     vllm_templates,
 )
 from tests.manifests.flags import VERSIONS, environment, faults, known, parsed
 
-SERVING = [name for name in overlays() if list(vllm_templates(overlay(name)))]
+pytestmark = pytest.mark.external
+SERVING = serving()
 GUIDES_FLAGS = {  # what the five guides write, and a current vLLM refuses
     "--swap-space": "8",
     "--preemption-mode": "swap",

@@ -17,6 +17,8 @@ from tests.manifests.built import (
     strings,
 )
 
+pytestmark = pytest.mark.external
+
 
 @pytest.mark.parametrize("folder", kustomizations())
 def test_builds(folder: str) -> None:

@@ -133,6 +133,7 @@ def monitored() -> list[tuple[str, Document]]:
     ]
 
 
+@pytest.mark.external
 def test_the_service_monitor_selects_every_vllm_service_once_by_named_port() -> None:
     (monitor,) = [
         one
@@ -152,6 +153,7 @@ def test_the_service_monitor_selects_every_vllm_service_once_by_named_port() -> 
         assert count <= max(pods, 1), f"{name}: two Services over the same pods double every sum"
 
 
+@pytest.mark.external
 def test_the_scalers_monitor_finds_its_service() -> None:
     documents = overlay("scaler")
     (monitor,) = of_kind(documents, "ServiceMonitor")

@@ -1,7 +1,7 @@
 """Pods that load, serve, drain and fit: probes, grace periods, sums of memory and GPUs."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -17,11 +17,13 @@ from tests.manifests.built import (
     of_kind,
     overlay,
     overlays,
+    overlays_with,
     pod_templates,
     vllm_templates,
 )
 from tests.manifests.flags import parsed
 
+pytestmark = pytest.mark.external
 GB = 1e9
 PROCESS_BYTES = 6 * 2**30  # Python, CUDA context and pinned buffers of a server
 MEMORY_GB = {  # GPU memory by the product label of GPU feature discovery
@@ -35,6 +37,7 @@ MEMORY_GB = {  # GPU memory by the product label of GPU feature discovery
 SMALLEST_GB = 24  # where an overlay leaves the product open
 PRE_STOP_S = 15
 LEAVE_S = 15
+THE_DAEMON = "Deployment/vllm-scaler"  # the only pod that talks to the Kubernetes API
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,26 +86,34 @@ def models() -> Mapping[str, Mapping[str, Any]]:
     return found
 
 
-def servers() -> Iterator[Server]:
-    for name in overlays():
-        documents = overlay(name)
-        groups = of_kind(documents, "LeaderWorkerSet")
-        nodes = groups[0]["spec"]["leaderWorkerTemplate"]["size"] if groups else 1
-        for where, template, container in vllm_templates(documents):
-            yield Server(
-                overlay=name, where=where, template=template, container=container, nodes=nodes
-            )
+# An overlay and which of its vLLM containers: leader and worker of a group are two.
+PLACES = [(name, 0) for name in overlays_with("warm-up")]
+PLACES += [(name, place) for name in overlays_with("warm-up-lws") for place in (0, 1)]
 
 
-every_server = pytest.mark.parametrize("server", list(servers()), ids=lambda one: one.overlay)
+def servers(name: str) -> list[Server]:
+    documents = overlay(name)
+    groups = of_kind(documents, "LeaderWorkerSet")
+    nodes = groups[0]["spec"]["leaderWorkerTemplate"]["size"] if groups else 1
+    return [
+        Server(overlay=name, where=where, template=template, container=container, nodes=nodes)
+        for where, template, container in vllm_templates(documents)
+    ]
 
 
-def test_there_are_servers_of_every_form() -> None:
-    found = {(one.gpus, one.nodes) for one in servers()}
-    assert {(1, 1), (2, 1), (3, 1), (4, 1), (8, 1), (8, 2)} <= found
+@pytest.fixture(params=PLACES, ids=lambda one: f"{one[0]}-{one[1]}")
+def server(request: pytest.FixtureRequest) -> Server:
+    chosen: tuple[str, int] = request.param
+    return servers(chosen[0])[chosen[1]]
 
 
-@every_server
+def test_no_server_is_left_out() -> None:
+    found = [(name, place) for name in overlays() for place in range(len(servers(name)))]
+    assert sorted(found) == sorted(PLACES)
+    forms = {(one.gpus, one.nodes) for name, _ in PLACES for one in servers(name)}
+    assert {(1, 1), (2, 1), (3, 1), (4, 1), (8, 1), (8, 2)} <= forms
+
+
 def test_gpus_are_those_the_engine_uses(server: Server) -> None:
     tensor = int(server.number("--tensor-parallel-size", 1))
     pipeline = int(server.number("--pipeline-parallel-size", 1))
@@ -114,7 +125,6 @@ def test_gpus_are_those_the_engine_uses(server: Server) -> None:
     assert pipeline <= facts["layers"]
 
 
-@every_server
 def test_the_weights_fit_the_gpus(server: Server) -> None:
     expressions = server.template["spec"]["affinity"]["nodeAffinity"][
         "requiredDuringSchedulingIgnoredDuringExecution"
@@ -131,7 +141,6 @@ def test_the_weights_fit_the_gpus(server: Server) -> None:
         assert counts == [str(server.gpus - 1)]
 
 
-@every_server
 def test_memory_holds_weights_and_shared_memory(server: Server) -> None:
     resources = server.container["resources"]
     limit = bytes_of(resources["limits"]["memory"])
@@ -149,7 +158,6 @@ def test_memory_holds_weights_and_shared_memory(server: Server) -> None:
     assert bytes_of(resources["requests"]["memory"]) <= limit
 
 
-@every_server
 def test_lengths_agree(server: Server) -> None:
     context = models()[server.model]["context"]
     assert server.number("--max-model-len", context) <= context
@@ -157,7 +165,6 @@ def test_lengths_agree(server: Server) -> None:
     assert batched >= server.number("--max-num-seqs", 256)
 
 
-@every_server
 def test_nothing_kills_a_pod_that_loads(server: Server) -> None:
     container = server.container
     if not server.serves:
@@ -178,7 +185,6 @@ def test_nothing_kills_a_pod_that_loads(server: Server) -> None:
     assert min(live["timeoutSeconds"], startup["timeoutSeconds"]) >= 5
 
 
-@every_server
 def test_requests_in_flight_are_finished(server: Server) -> None:
     grace_s = server.template["spec"]["terminationGracePeriodSeconds"]
     command = server.container["lifecycle"]["preStop"]["exec"]["command"]
@@ -192,7 +198,6 @@ def test_requests_in_flight_are_finished(server: Server) -> None:
     assert "--api-server-count" not in server.flags, "more than one loses requests in a drain"
 
 
-@every_server
 def test_the_model_is_read_from_a_volume(server: Server) -> None:
     mounts = {one["name"]: one for one in server.container["volumeMounts"]}
     assert mounts["model"]["readOnly"] is True
@@ -216,31 +221,24 @@ def test_the_model_is_read_from_a_volume(server: Server) -> None:
     assert "huggingface-cli" not in download["args"][0]
 
 
-def all_templates() -> list[tuple[str, str, Document]]:
-    return [
-        (name, where, template)
-        for name in overlays()
-        for document in overlay(name)
-        for where, template in pod_templates(document)
-    ]
-
-
-@pytest.mark.parametrize(("name", "where", "template"), all_templates())
-def test_pods_meet_the_restricted_profile(name: str, where: str, template: Document) -> None:
-    spec = template["spec"]
-    assert spec["enableServiceLinks"] is False
-    assert spec["securityContext"]["runAsNonRoot"] is True
-    assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
-    assert spec["automountServiceAccountToken"] is (where == "Deployment/vllm-scaler.spec.template")
-    for container in [*spec["containers"], *spec.get("initContainers", ())]:
-        context = container["securityContext"]
-        assert context["allowPrivilegeEscalation"] is False, (name, where)
-        assert context["capabilities"]["drop"] == ["ALL"]
-        assert "memory" in container["resources"]["limits"]
-        assert "memory" in container["resources"]["requests"]
-    for volume in spec.get("volumes", ()):
-        assert "hostPath" not in volume
-        assert "emptyDir" not in volume or "sizeLimit" in volume["emptyDir"]
+@pytest.mark.parametrize("name", overlays())
+def test_pods_meet_the_restricted_profile(name: str) -> None:
+    for document in overlay(name):
+        for where, template in pod_templates(document):
+            spec = template["spec"]
+            assert spec["enableServiceLinks"] is False, where
+            assert spec["securityContext"]["runAsNonRoot"] is True, where
+            assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", where
+            assert spec["automountServiceAccountToken"] is (label(document) == THE_DAEMON), where
+            for container in [*spec["containers"], *spec.get("initContainers", ())]:
+                context = container["securityContext"]
+                assert context["allowPrivilegeEscalation"] is False, where
+                assert context["capabilities"]["drop"] == ["ALL"], where
+                assert "memory" in container["resources"]["limits"], where
+                assert "memory" in container["resources"]["requests"], where
+            for volume in spec.get("volumes", ()):
+                assert "hostPath" not in volume, where
+                assert "emptyDir" not in volume or "sizeLimit" in volume["emptyDir"], where
 
 
 @pytest.mark.parametrize("name", overlays())

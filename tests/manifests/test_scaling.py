@@ -8,8 +8,17 @@ import yaml
 from scaler.config import ScalerConfig, from_tree
 from scaler.core.hpa_spec import parse_behavior
 from scaler.trigger import parse
-from tests.manifests.built import Document, build, label, of_kind, overlay, overlays, vllm_templates
+from tests.manifests.built import (
+    Document,
+    build,
+    label,
+    of_kind,
+    overlay,
+    overlays_with,
+    vllm_templates,
+)
 
+pytestmark = pytest.mark.external
 ADDRESS = "vllm-scaler.vllm-scaler.svc:9090"
 KEYS = {
     "scalerAddress", "target", "modelName", "ttftSloSeconds", "tpotSloSeconds",
@@ -24,14 +33,14 @@ def configuration(name: str = "scaler") -> ScalerConfig:
     return from_tree(yaml.safe_load(config["data"]["config.yaml"]))
 
 
-def scaled_objects() -> list[tuple[str, Document]]:
-    """Every ScaledObject of every overlay that has one of our triggers."""
-    return [
-        (name, one)
-        for name in overlays()
-        for one in of_kind(overlay(name), "ScaledObject")
-        if any(trigger["type"] in OURS for trigger in one["spec"]["triggers"])
-    ]
+OURS_SCALE = sorted(overlays_with("scaled-object") + overlays_with("scaled-object-lws"))
+every_scaled = pytest.mark.parametrize("name", OURS_SCALE)
+
+
+def scaled_object(name: str) -> Document:
+    """The ScaledObject of an overlay that has one of our triggers."""
+    (scaled,) = of_kind(overlay(name), "ScaledObject")
+    return scaled
 
 
 def our_metadata(scaled: Document) -> dict[str, str]:
@@ -66,8 +75,9 @@ def test_the_environment_of_the_daemon_is_accepted(name: str) -> None:
         assert config.grpc.tls.client_ca_file.endswith("ca.crt")
 
 
-@pytest.mark.parametrize(("name", "scaled"), scaled_objects())
-def test_triggers_are_accepted_by_the_daemon(name: str, scaled: Document) -> None:
+@every_scaled
+def test_triggers_are_accepted_by_the_daemon(name: str) -> None:
+    scaled = scaled_object(name)
     metadata = our_metadata(scaled)
     assert set(metadata) <= KEYS, name
     assert metadata["scalerAddress"] == ADDRESS
@@ -76,8 +86,9 @@ def test_triggers_are_accepted_by_the_daemon(name: str, scaled: Document) -> Non
     assert trigger.policy.slo.ttft_s == float(metadata["ttftSloSeconds"])
 
 
-@pytest.mark.parametrize(("name", "scaled"), scaled_objects())
-def test_the_model_name_is_the_one_the_servers_report(name: str, scaled: Document) -> None:
+@every_scaled
+def test_the_model_name_is_the_one_the_servers_report(name: str) -> None:
+    scaled = scaled_object(name)
     served = {
         one["value"]
         for _, _, container in vllm_templates(overlay(name))
@@ -87,8 +98,9 @@ def test_the_model_name_is_the_one_the_servers_report(name: str, scaled: Documen
     assert served == {our_metadata(scaled)["modelName"]}
 
 
-@pytest.mark.parametrize(("name", "scaled"), scaled_objects())
-def test_scaled_objects_have_the_shipped_defaults(name: str, scaled: Document) -> None:
+@every_scaled
+def test_scaled_objects_have_the_shipped_defaults(name: str) -> None:
+    scaled = scaled_object(name)
     spec = scaled["spec"]
     assert (spec["pollingInterval"], spec["cooldownPeriod"]) == (15, 300), name
     assert spec["minReplicaCount"] in (0, 1)

@@ -14,6 +14,7 @@ from referencing import Registry, Resource
 from tests.manifests.built import OUTSIDE_DATA, Document, build, label, of_kind, roots
 from tests.manifests.schemas import validators
 
+pytestmark = pytest.mark.external
 OLDEST = "1.28"
 CRDS = OUTSIDE_DATA / "crds"
 BUILTIN_GROUPS = {
