@@ -158,20 +158,32 @@ def fit_moe(run: Run) -> ReplicaModel:
 
 LMBENCHMARK = "openshift/exp-3/H100/vllm-standalone-llama-3-70b-2replicas-H100"
 LMBENCHMARK_FITTED = (
+    ("sharegpt", "12"),
     ("sharegpt", "20"),
-    ("sharegpt", "36"),
     ("short_input", "1"),
     ("short_input", "5"),
     ("short_input", "10"),
 )
 
 
+def replicas_serving(workload: str, qps: str) -> int:
+    """How many of the two replicas served: one only, it seems, from 20 conversations a second on.
+
+    The data do not say so.  252 requests are worked off in 80 s at 20/s and above but in 40 s at
+    12/s, with the same time per output token, and no one model explains both with two replicas.
+    """
+    return 1 if workload == "sharegpt" and float(qps) >= 20.0 else 2
+
+
+def replay_lmbenchmark(model: ReplicaModel, *, workload: str, qps: str) -> tuple[Run, Run]:
+    """One rate: as measured, and simulated."""
+    run = lmbenchmark_run(experiment=LMBENCHMARK, workload=workload, qps=qps)
+    replicas = replicas_serving(workload, qps)
+    return run, replay(run, model, replicas=replicas, routing=Routing.ROUND_ROBIN)
+
+
 def fit_lmbenchmark() -> ReplicaModel:
-    """Rates at which conversations do not find their prefixes: short prompts, or saturation."""
-    runs = [
-        lmbenchmark_run(experiment=LMBENCHMARK, workload=workload, qps=qps)
-        for workload, qps in LMBENCHMARK_FITTED
-    ]
+    """Step terms and KV blocks from five of the rates."""
 
     def build(terms: Floats) -> ReplicaModel:
         *step_terms, kv_blocks = terms.tolist()
@@ -180,12 +192,19 @@ def fit_lmbenchmark() -> ReplicaModel:
             name="70b", step=step, kv_blocks=max(600, int(kv_blocks)), max_model_len=8192
         )
 
+    runs = [
+        (lmbenchmark_run(experiment=LMBENCHMARK, workload=w, qps=q), replicas_serving(w, q))
+        for w, q in LMBENCHMARK_FITTED
+    ]
+
     def loss(terms: Floats) -> float:
         model = build(terms)
-        replays = (replay(r, model, replicas=2, routing=Routing.ROUND_ROBIN) for r in runs)
-        return sum(log_errors(s, r) for s, r in zip(replays, runs, strict=True))
+        return sum(
+            log_errors(replay(r, model, replicas=n, routing=Routing.ROUND_ROBIN), r)
+            for r, n in runs
+        )
 
-    return build(pattern_search(loss, np.array([0.0286, 1e-4, 1e-8, 0.03, 8e-5, 1300.0])))
+    return build(pattern_search(loss, np.array([0.0286, 1e-4, 1e-8, 0.03, 8e-5, 2600.0])))
 
 
 def fit_cpu(run: Run) -> ReplicaModel:
