@@ -1,0 +1,332 @@
+// One target: what is wanted and why, and the last hours.
+
+import { Charts } from "./charts.js";
+import {
+  ABSENT, count, duration, make, number, percent, reconcile, setAttr, setBadge, setText, words,
+} from "./dom.js";
+
+/** The panels; a line's column is one of the history's. */
+const PANELS = [
+  {
+    title: "Replicas", unit: "and load in replicas' worth", whole: true, format: number,
+    lines: [
+      { column: "ready", label: "ready", cls: "s-ready", step: true, area: true, format: count },
+      { column: "wanted", label: "current", cls: "s-wanted", step: true, format: count },
+      { column: "forecast_upper", label: "forecast", cls: "s-forecast" },
+      { column: "load", label: "load", cls: "s-load" },
+      { column: "desired", label: "desired", cls: "s-desired", step: true, format: count },
+    ],
+  },
+  {
+    title: "Requests", unit: "", whole: true, format: number,
+    lines: [
+      { column: "running", label: "running", cls: "s-running" },
+      { column: "waiting", label: "waiting", cls: "s-waiting", area: true },
+    ],
+  },
+  {
+    title: "TTFT p95", unit: "seconds", least: 0.05, format: number,
+    lines: [{ column: "ttft_p95_s", label: "p95", cls: "s-ttft", format: seconds }],
+  },
+  {
+    title: "Use", unit: "mean over replicas", max: 1, format: percent,
+    lines: [
+      { column: "kv_cache_ratio", label: "KV cache", cls: "s-kv" },
+      { column: "gpu_util_ratio", label: "GPU", cls: "s-gpu" },
+    ],
+  },
+];
+
+const TILES = [
+  ["Desired", "what an active target would publish", (t) => count(t.desired)],
+  ["Published", "what KEDA is told; nothing while it is unknown", told],
+  ["Current", "spec.replicas of the target", (t) => count(t.wanted)],
+  ["Ready", "replicas that serve", (t) => count(t.ready)],
+  ["Starting", "scheduled, not ready yet", (t) => count(t.starting)],
+  ["No room", "cannot be scheduled", (t) => count(t.unschedulable)],
+  ["Limits", "of the ScaledObject", limits],
+  ["Data age", "oldest signal in use", (t) => duration(t.data_age_s)],
+];
+
+function told({ status, published }) {
+  return status === "unknown" ? ABSENT : count(published);
+}
+
+function seconds(value) {
+  return value === null ? ABSENT : `${number(value)} s`;
+}
+
+function limits({ replicas_min: low, replicas_max: high }) {
+  return (low ?? high ?? null) === null ? ABSENT : `${count(low)} to ${count(high)}`;
+}
+
+export class DetailView {
+  /** `back` is the address of the list as the reader left it. */
+  constructor([namespace, name, trigger], back) {
+    this.title = `${namespace}/${name} · vllm-scaler`;
+    this.url = `api/targets/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`;
+    if (trigger) this.url += `?trigger=${encodeURIComponent(trigger)}`;
+    this.charts = new Charts(PANELS);
+    this.element = this.build(namespace, name, back);
+  }
+
+  // Building, once.
+
+  build(namespace, name, back) {
+    this.missing = make("p", { cls: "empty", attrs: { hidden: "" } });
+    this.content = make("div", {
+      cls: "content",
+      kids: [this.buildTiles(), this.buildSays(), make("div", { cls: "split", kids: [this.buildHistory(), this.buildWhy()] })],
+    });
+    return make("article", { cls: "detail", kids: [this.buildHeading(namespace, name, back), this.missing, this.content] });
+  }
+
+  buildHeading(namespace, name, address) {
+    this.badge = make("span", { cls: "badge" });
+    this.mode = make("span", { cls: "mode" });
+    this.kind = make("span", { cls: "kind" });
+    const heading = make("h1", {
+      kids: [make("span", { cls: "ns", text: `${namespace}/` }), make("span", { cls: "name", text: name })],
+    });
+    const back = make("a", { cls: "back", text: "← All targets", attrs: { href: address } });
+    return make("div", { cls: "heading", kids: [back, heading, this.badge, this.mode, this.kind] });
+  }
+
+  buildTiles() {
+    this.tiles = TILES.map(() => make("dd", { text: ABSENT }));
+    return make("dl", {
+      cls: "tiles",
+      kids: TILES.map(([label, hint], place) =>
+        make("div", { attrs: { title: hint }, kids: [make("dt", { text: label }), this.tiles[place]] })),
+    });
+  }
+
+  buildSays() {
+    this.headline = make("p", { cls: "headline" });
+    this.notes = make("ul", { cls: "notes" });
+    return make("div", { cls: "says", kids: [this.headline, this.notes] });
+  }
+
+  buildHistory() {
+    this.none = make("p", { cls: "empty", text: "No decision yet: there is nothing to draw." });
+    this.span = make("span", { cls: "quiet" });
+    const heading = make("div", {
+      cls: "over", kids: [make("h2", { text: "Last hours" }), this.span, this.charts.when],
+    });
+    return make("section", { cls: "history", kids: [heading, this.none, this.charts.element] });
+  }
+
+  buildWhy() {
+    this.steps = make("ol", { cls: "steps" });
+    this.proposals = make("tbody");
+    this.facts = make("dl", { cls: "facts" });
+    this.record = make("pre", { attrs: { tabindex: "0" } });
+    const raw = make("a", { text: "JSON", attrs: { href: this.url } });
+    return make("section", {
+      cls: "why",
+      kids: [
+        make("h2", { text: "Why this number" }), this.steps,
+        make("h2", { text: "What each signal alone would ask for" }), this.buildProposals(),
+        make("h2", { text: "What was known" }), this.facts,
+        make("details", { kids: [make("summary", { text: "The explanation as text" }), this.record, raw] }),
+      ],
+    });
+  }
+
+  buildProposals() {
+    const heads = [["Signal", ""], ["Replicas", "num"], ["From", ""]];
+    const row = make("tr", {
+      kids: heads.map(([text, cls]) => make("th", { cls, text, attrs: { scope: "col" } })),
+    });
+    return make("table", { cls: "proposals", kids: [make("thead", { kids: [row] }), this.proposals] });
+  }
+
+  // The page's calls.
+
+  enter() {
+    scrollTo(0, 0);
+  }
+
+  leave() {}
+
+  changed() {}
+
+  update({ status, body }) {
+    const found = status === 200;
+    this.content.hidden = !found;
+    this.missing.hidden = found;
+    setText(this.missing, found ? "" : `${body.error ?? "No such target"}. It may have been deleted.`);
+    setBadge(this.badge, found ? body.status : "gone");
+    if (found) this.fill(body);
+  }
+
+  fill(body) {
+    setText(this.mode, body.mode);
+    setAttr(this.mode, "data-mode", body.mode);
+    setText(this.kind, body.target === "unknown" ? "" : body.target);
+    TILES.forEach(([, , text], place) => setText(this.tiles[place], text(body)));
+    setText(this.headline, body.headline ?? UNDECIDED);
+    reconcile(this.notes, notes(body), () => make("li"), fillNote);
+    this.fillHistory(body);
+    this.fillWhy(body);
+  }
+
+  fillHistory(body) {
+    const { rows } = body.history;
+    this.none.hidden = rows.length > 0;
+    this.charts.element.hidden = !rows.length;
+    if (!rows.length) return;
+    const span_s = rows.at(-1)[0] - rows[0][0];
+    setText(this.span, `${duration(span_s)}, a decision every ${duration(body.tick_s)}`);
+    this.charts.update({ history: body.history, tick_s: body.tick_s, limits: goals(body) });
+  }
+
+  fillWhy({ decision, steps, explanation }) {
+    const bound = decision?.steps[0]?.stage; // the flow begins with the signal that bound
+    const last = steps.length - 1;
+    reconcile(this.steps, steps, () => make("li", { kids: [make("b"), make("span")] }), (line, step) => {
+      setText(line.firstElementChild, String(step.replicas));
+      setText(line.lastElementChild, step.reason);
+      line.classList.toggle("final", step === steps[last]);
+    });
+    reconcile(this.proposals, proposals(decision), makeProposal, (row, item) => fillProposal(row, item, bound));
+    reconcile(this.facts, facts(decision), makeFact, fillFact);
+    setText(this.record, explanation.join("\n"));
+  }
+}
+
+const SIGNALS = ["work", "forecast", "queue", "kv_cache", "ttft", "itl", "gpu"];
+const UNDECIDED = "Nothing is decided yet: there has been no good observation of this target.";
+
+/** What an operator must not miss, most urgent first: kind and words. */
+function notes(body) {
+  const found = body.faults.map((fault) => ["fault", fault]);
+  found.push(...unseenNotes(body.decision?.blind ?? []));
+  if (body.unschedulable > 0) {
+    found.push(["blind", `${body.unschedulable} of the replicas cannot be scheduled: there is no room for them.`]);
+  }
+  if (body.mode !== "active" && body.desired !== undefined) found.push(["advice", difference(body)]);
+  return found;
+}
+
+/** One line for all signals that are blind for the same reason. */
+function unseenNotes(blind) {
+  const reasons = new Map();
+  for (const { signal, cause, detail } of blind) {
+    const reason = words(cause) + (detail ? `, ${detail}` : "");
+    reasons.set(reason, [...(reasons.get(reason) ?? []), words(signal)]);
+  }
+  return [...reasons].map(([reason, signals]) => ["blind", `Not seen: ${signals.join(", ")} (${reason}).`]);
+}
+
+function fillNote(item, [kind, text]) {
+  setAttr(item, "data-kind", kind);
+  setText(item, text);
+}
+
+/** What an active target would do now, and would have come to over the time drawn. */
+function difference(body) {
+  const { desired, wanted, mode, history: past } = body;
+  const start = `${mode === "frozen" ? "Frozen" : "Advisory"}: would be ${count(desired)} against ${count(wanted)} now`;
+  const sum = replicaHours(past);
+  if (!sum) return `${start}.`;
+  const { would, current, span_s: span } = sum;
+  const part = current > 0 ? ` (${would >= current ? "+" : "−"}${percent(Math.abs(would / current - 1))})` : "";
+  return `${start}; over the last ${duration(span)}, ${number(would)} replica-hours against ${number(current)}${part}.`;
+}
+
+/** Replica-hours wanted and had, where both are known: each row holds until the next. */
+function replicaHours({ columns, rows }) {
+  const [at, desired, wanted] = ["at_s", "desired", "wanted"].map((name) => columns.indexOf(name));
+  const sum = { would: 0, current: 0, span_s: 0 };
+  for (let place = 1; place < rows.length; place += 1) {
+    const row = rows[place - 1];
+    const lasted_s = rows[place][at] - row[at];
+    if (row[wanted] === null) continue;
+    sum.would += (row[desired] * lasted_s) / 3600;
+    sum.current += (row[wanted] * lasted_s) / 3600;
+    sum.span_s += lasted_s;
+  }
+  return sum.span_s > 0 ? sum : null;
+}
+
+/** Horizontal lines by panel. */
+function goals({ ttft_slo_s: slo_s }) {
+  return { "TTFT p95": [[slo_s, `SLO ${number(slo_s)} s`]] };
+}
+
+/** Every signal in the order of the flow, with its proposal or why it has none; rows stay in place. */
+function proposals(decision) {
+  if (!decision) return [];
+  const found = new Map(decision.blind.map((item) => [item.signal, item]));
+  for (const proposal of decision.proposals) found.set(proposal.signal, proposal);
+  const place = ({ signal }) => SIGNALS.indexOf(signal);
+  return [...found.values()].sort((a, b) => place(a) - place(b));
+}
+
+function makeProposal() {
+  const terms = make("td", { cls: "terms" });
+  return make("tr", { kids: [make("th", { attrs: { scope: "row" } }), make("td", { cls: "num" }), terms] });
+}
+
+function fillProposal(row, { signal, replicas, terms, cause }, bound) {
+  const [name, size, from] = row.children;
+  setText(name, words(signal) + (signal === bound ? " ◂ binds" : ""));
+  setText(size, replicas === undefined ? ABSENT : String(replicas));
+  const items = terms ? terms.map(([term, value]) => [label(term), amount(term, value)]) : [["not seen", words(cause)]];
+  reconcile(from, items, () => make("span", { kids: [make("i"), make("b")] }), (span, [term, value]) => {
+    setText(span.firstElementChild, `${term} `);
+    setText(span.lastElementChild, value);
+  });
+  row.classList.toggle("bound", signal === bound);
+  row.classList.toggle("blind", !terms);
+}
+
+/** `lead_s` -> `lead`; the unit goes to the value. */
+function label(term) {
+  return words(term.replace(/_(per_s|ratio|s)$/, (unit) => (unit === "_per_s" ? "_per_s" : "")));
+}
+
+function amount(term, value) {
+  if (term.endsWith("_ratio")) return percent(value);
+  if (term.endsWith("_s") && !term.endsWith("_per_s")) return `${number(value)} s`;
+  return number(value);
+}
+
+/** Demand, capacity and forecast in a few lines: name, value. */
+function facts(decision) {
+  if (!decision) return [];
+  const { demand, capacity, forecast } = decision;
+  return [
+    ["Arrivals", demand ? `${number(demand.requests_per_s)} requests/s` : ABSENT],
+    ["Mean request", demand ? `${number(demand.prompt_tokens_per_request)} prompt, ${number(demand.output_tokens_per_request)} output tokens` : ABSENT],
+    ["Prefix cache", demand ? `${percent(demand.cached_ratio)} of prompt tokens` : ABSENT],
+    ["A request costs", capacity ? costs(capacity) : ABSENT],
+    ["A replica carries", capacity ? carries(capacity) : ABSENT],
+    ["Forecast", forecast ? expects(forecast) : ABSENT],
+    ["Active", decision.active ? "yes" : "no: may go to zero"],
+    ["Policy", decision.policy_version],
+  ];
+}
+
+function costs({ request_cost_s: cost, request_cost_low_s: low, request_cost_high_s: high }) {
+  return `${number(cost)} s of a replica (${number(low)} to ${number(high)})`;
+}
+
+function carries({ load_max_ratio: busy, request_cost_s: cost, evidence_s: evidence }) {
+  return `${number(busy / cost)} requests/s within the objectives, learned from ${duration(evidence)} of replica time`;
+}
+
+function expects({ lead_s: lead, load_mean: mean, load_upper: upper, skill, used }) {
+  const trust = used ? "in use" : "no better than the last value, which is used instead";
+  return `${number(mean)} replicas' worth in ${duration(lead)}, at most ${number(upper)}; skill ${number(skill)}, ${trust}`;
+}
+
+function makeFact() {
+  return make("div", { kids: [make("dt"), make("dd")] });
+}
+
+function fillFact(fact, [name, value]) {
+  setText(fact.firstElementChild, name);
+  setText(fact.lastElementChild, value);
+}
