@@ -206,7 +206,7 @@ TARGET_METRICS: tuple[TargetMetric, ...] = (
     TargetMetric(
         name="forecast_work",
         meaning="Work expected one start-up time ahead, in replicas' worth of busy time",
-        labels=("quantile",),
+        labels=("bound",),
         read=_forecast,
     ),
     TargetMetric(

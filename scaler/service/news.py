@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import structlog
 
 from scaler.core.explain import headline
 from scaler.core.model import Decision, Mode, NoData, Verdict
 from scaler.service.board import TriggerKey
-from scaler.service.events import EventReason, EventWriter, Subject
+from scaler.service.events import EventReason, Subject
 from scaler.service.loop import TickReport
 from scaler.service.registry import Entry
 
@@ -36,10 +37,18 @@ _NOTHING_SAID = _Condition(
 )  # fmt: skip
 
 
+class Emitter(Protocol):
+    """Where events go: ``EventWriter``."""
+
+    def emit(self, subject: Subject, reason: EventReason, message: str) -> bool:
+        """Say something of an object; never waits and never raises."""
+        ...
+
+
 class News:
     """Compares each tick with the last and says what is new.  ``events`` is None without an API."""
 
-    def __init__(self, events: EventWriter | None) -> None:
+    def __init__(self, events: Emitter | None) -> None:
         self._events = events
         self._last: dict[TriggerKey, _Condition] = {}
 
