@@ -171,7 +171,9 @@ class Loop:
             return View(entry=entry, target=target, state=None)
         state = self.cluster.target(target, since_s=_last_seen_s(entry))
         if isinstance(state, TargetState):
-            target = dataclasses.replace(target, pods=state.target.pods)
+            entry.pods = state.target.pods
+        if entry.pods is not None:  # the last known ones while the API is away: they still serve
+            target = dataclasses.replace(target, pods=entry.pods)
         return View(entry=entry, target=target, state=state)
 
     def _decide(self, view: View, samples: Mapping[str, TargetSamples], now_s: float) -> Published:

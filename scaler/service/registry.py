@@ -77,6 +77,7 @@ class Entry:
     decision: Decision | None = None
     basis: Basis | None = None
     faults: tuple[str, ...] = ()
+    pods: tuple[PodRef, ...] | None = None  # as the cluster last had them
 
     @property
     def label(self) -> str:
