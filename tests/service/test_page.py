@@ -107,7 +107,7 @@ async def test_one_target_is_drawn_and_explained(tmp_path):
         assert lines == "\n".join(told["explanation"])
         shown_signals = await page.value(
             "[...document.querySelectorAll('.proposals tbody tr')].map(r =>"
-            " [r.cells[0].textContent.split(' ◂')[0].replaceAll(' ', '_'), r.cells[1].textContent])"
+            " [r.cells[0].firstChild.textContent.replaceAll(' ', '_'), r.cells[1].textContent])"
         )
         proposed = {p["signal"]: str(p["replicas"]) for p in told["decision"]["proposals"]}
         silent = {item["signal"]: ABSENT for item in told["decision"]["blind"]}

@@ -266,12 +266,14 @@ function proposals(decision) {
 
 function makeProposal() {
   const terms = make("td", { cls: "terms" });
-  return make("tr", { kids: [make("th", { attrs: { scope: "row" } }), make("td", { cls: "num" }), terms] });
+  const name = make("th", { attrs: { scope: "row" }, kids: [make("span"), make("small")] });
+  return make("tr", { kids: [name, make("td", { cls: "num" }), terms] });
 }
 
 function fillProposal(row, { signal, replicas, terms, cause }, bound) {
   const [name, size, from] = row.children;
-  setText(name, words(signal) + (signal === bound ? " ◂ binds" : ""));
+  setText(name.firstElementChild, words(signal));
+  setText(name.lastElementChild, signal === bound ? "binds" : "");
   setText(size, replicas === undefined ? ABSENT : String(replicas));
   const items = terms ? terms.map(([term, value]) => [label(term), amount(term, value)]) : [["not seen", words(cause)]];
   reconcile(from, items, () => make("span", { kids: [make("i"), make("b")] }), (span, [term, value]) => {
