@@ -1,6 +1,7 @@
 """``scaler serve``: the daemon."""
 
 import asyncio
+import os
 import signal
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import yaml
 
 from scaler.cli import logs
 from scaler.config import ScalerConfig, as_tree, load
-from scaler.service.daemon import Daemon
 
 
 @click.command("serve")
@@ -35,6 +35,10 @@ def command(*, config_path: Path | None, print_config: bool) -> None:
 
 async def _run(config: ScalerConfig, config_path: Path | None) -> None:
     """Serve until SIGTERM or SIGINT; SIGHUP reads the configuration again."""
+    # gRPC reads this when it is imported: what it would write beside our own lines is in them.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from scaler.service.daemon import Daemon  # noqa: PLC0415 - after the line above
+
     daemon = Daemon(config, config_path=config_path)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
