@@ -40,6 +40,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self.clock = HandClock()
+        self.leader = ""  # address of the daemon that leads; empty while this one does
         self.history = History()
         self.registry = Registry(ScalerConfig(policy=CONFIG), None)
         self._ticks = itertools.count(1)
@@ -51,7 +52,7 @@ class Fleet:
             Parts(
                 registry=self.registry, telemetry=telemetry, history=self.history,
                 publisher=publisher, clock=self.clock, ready=lambda: True,
-                alive_at_s=self.clock.now_s,
+                alive_at_s=self.clock.now_s, leader_address=lambda: self.leader,
             )
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from yarl import URL
 
 from scaler.service.clock import Clock
 from scaler.service.history import History
@@ -53,7 +54,7 @@ def make_app(parts: Parts) -> web.Application:
             web.get("/healthz", handlers.healthz),
             web.get("/readyz", handlers.readyz),
             web.get("/api/targets", handlers.targets),
-            web.get("/api/targets/{namespace}/{name}", handlers.target),
+            web.get("/api/targets/{namespace:[^/]+}/{name:[^/]+}", handlers.target),
             web.get(SNAPSHOT_PATH, handlers.snapshot),
             *(web.get(asset.path, asset.answer) for asset in assets()),
         ]
@@ -106,7 +107,7 @@ class _Handlers:
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
-                session.get(f"http://{address}{request.rel_url}") as answer,
+                session.get(URL(f"http://{address}{request.raw_path}", encoded=True)) as answer,
             ):
                 body = await answer.read()
                 return web.Response(

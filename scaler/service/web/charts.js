@@ -115,7 +115,7 @@ export class Charts {
     const x = pinned ? this.scale.x(at_s) : null;
     for (const panel of this.panels) panel.showAt(index, x);
     const stage = this.stages[this.column("decided_by")[index]];
-    this.strip.showAt(stage, x);
+    this.strip.showAt(stage, x, clock(at_s));
     setText(this.when, pinned ? `At ${clock(at_s)}` : `Latest, ${clock(at_s)}`);
     this.speak(index, last, `${clock(at_s)}, decided by ${words(stage)}`);
   }
@@ -151,7 +151,6 @@ class Panel {
     const y = (value) => bottom - (Math.min(value, top) / top) * (bottom - GUTTER.top);
     const ticks = (this.whole && top < 2 ? [0, top] : [0, top / 2, top]).map((value) => this.tick(value, y, scale));
     const paths = this.lines.map((line, place) => series(line, lines[place], { at_s, scale, y, gap_s, bottom }));
-    this.scaleX = scale;
     this.y = y;
     this.cursor = makeSvg("g", { cls: "cursor" });
     this.svg.replaceChildren(
@@ -203,6 +202,7 @@ class Strip {
   }
 
   draw({ scale, at_s, stages, gap_s, tick_s }) {
+    this.scale = scale;
     const found = runs(at_s, stages, gap_s, tick_s);
     this.cursor = makeSvg("g", { cls: "cursor" });
     this.svg.replaceChildren(
@@ -214,11 +214,15 @@ class Strip {
     reconcileKeys(this.legend, order, stages.length);
   }
 
-  showAt(stage, x) {
+  showAt(stage, x, time) {
     setText(this.value, words(stage));
     if (!this.cursor) return;
-    const line = x === null ? [] : [makeSvg("line", { attrs: { x1: x, x2: x, y1: 0, y2: STRIP } })];
-    this.cursor.replaceChildren(...line);
+    if (x === null) return this.cursor.replaceChildren();
+    const middle = Math.min(Math.max(x, this.scale.left - 10), this.scale.right - 16);
+    this.cursor.replaceChildren(
+      makeSvg("line", { attrs: { x1: x, x2: x, y1: 0, y2: STRIP } }),
+      makeSvg("text", { cls: "now", text: time, attrs: { x: middle, y: STRIP + AXIS - 5, "text-anchor": "middle" } }),
+    );
   }
 }
 

@@ -8,7 +8,7 @@ import {
 /** The panels; a line's column is one of the history's. */
 const PANELS = [
   {
-    title: "Replicas", unit: "and load in replicas' worth", whole: true, format: number,
+    title: "Replicas", unit: "and load in their worth", whole: true, format: number,
     lines: [
       { column: "ready", label: "ready", cls: "s-ready", step: true, area: true, format: count },
       { column: "wanted", label: "current", cls: "s-wanted", step: true, format: count },

@@ -279,10 +279,12 @@ function identified(targets) {
   });
 }
 
+const COLLATOR = new Intl.Collator("en", { numeric: true }); // chat-9 before chat-10
+
 /** Smaller first; what is not known last in either direction. */
 function compare(a, b, sign) {
   if (a === null || b === null) return sign * ((a === null) - (b === null));
-  return typeof a === "string" ? a.localeCompare(b, "en", { numeric: true }) : a - b;
+  return typeof a === "string" ? COLLATOR.compare(a, b) : a - b;
 }
 
 function rowHeight() {
