@@ -78,7 +78,7 @@ async def test_every_route_answers(path: str) -> None:
         assert body
 
 
-@pytest.mark.parametrize("path", ["/absent", "/api", "/api/targets/llm", "/page.js/..", "/%00"])
+@pytest.mark.parametrize("path", ["/absent", "/api", "/api/targets/llm", "/page.js/x", "/%00"])
 async def test_anything_else_is_not_there(path: str) -> None:
     async with site() as one:
         assert (await one.ask(path))[0].status == 404

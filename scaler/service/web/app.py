@@ -20,6 +20,7 @@ from scaler.service.web.assets import assets
 from scaler.service.web.views import detail, summary
 
 PROXY_TIMEOUT_S = 5.0
+PASSED_ON = "X-Passed-On"  # by a daemon that follows: it is not passed on again
 ALIVE_TICKS = 10.0  # without a tick for so long the loop is dead and the process is restarted
 _DATA_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 SLICE = 25  # targets summarised between two turns of the event loop: under 1 ms
@@ -103,11 +104,14 @@ class _Handlers:
         address = self._parts.leader_address()
         if not address:
             return await own(request)
+        if PASSED_ON in request.headers:  # each of two daemons takes the other for the leader
+            return _json({"error": "no daemon decides at present"}, status=503)
         timeout = aiohttp.ClientTimeout(total=PROXY_TIMEOUT_S)
+        url = URL(f"http://{address}{request.raw_path}", encoded=True)
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
-                session.get(URL(f"http://{address}{request.raw_path}", encoded=True)) as answer,
+                session.get(url, headers={PASSED_ON: "1"}) as answer,
             ):
                 body = await answer.read()
                 return web.Response(
