@@ -75,23 +75,24 @@ def test_an_alert_says_what_it_must(rule: dict[str, Any]) -> None:
 def test_an_alert_fires_and_stays_quiet(alert: str, tmp_path: Path) -> None:
     cases = list(cases_of(alert, specified()[alert]))
     assert len(cases) >= 3
-    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": _needed(alert)}))
-    tests = {
-        "rule_files": ["rules.yml"],
-        "evaluation_interval": "1m",
-        "group_eval_order": ["needed", "alert"],
-        "tests": [_promtool_test(case) for case in cases],
-    }
-    (tmp_path / "test.yml").write_text(yaml.safe_dump(tests))
-    done = subprocess.run(
-        [required("promtool"), "test", "rules", "test.yml"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = _promtool(alert, [_promtool_test(case) for case in cases], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("alert", sorted(specified()))
+def test_the_text_of_an_alert_is_filled_in(alert: str, tmp_path: Path) -> None:
+    """Promtool shows the rendered text of an alert that it was told not to expect."""
+    firing, *_ = cases_of(alert, specified()[alert])
+    unexpected = _promtool_test(firing)
+    del unexpected["promql_expr_test"]
+    at = f"{firing.minutes}m"
+    unexpected["alert_rule_test"] = [{"alertname": alert, "eval_time": at, "exp_alerts": []}]
+    done = _promtool(alert, [unexpected], tmp_path)
+    (shown,) = re.findall(r"Annotations:\{(.*)\}", done.stderr)
+    for broken in ("<no value>", "<error", "%!", "{{", '=""', "NaN"):
+        assert broken not in shown, shown
+    assert not re.search(r"\d[munk] (s|requests|replicas)\b", shown), "a milli-unit, not for people"
 
 
 @pytest.mark.external
@@ -107,6 +108,28 @@ def test_promtool_accepts_every_rule(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _promtool(
+    alert: str, tests: list[dict[str, Any]], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run unit tests of one alert and of what it reads."""
+    (folder / "rules.yml").write_text(yaml.safe_dump({"groups": _needed(alert)}))
+    given = {
+        "rule_files": ["rules.yml"],
+        "evaluation_interval": "1m",
+        "group_eval_order": ["needed", "alert"],
+        "tests": tests,
+    }
+    (folder / "test.yml").write_text(yaml.safe_dump(given))
+    return subprocess.run(
+        [required("promtool"), "test", "rules", "test.yml"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
 
 
 def _needed(alert: str) -> list[dict[str, Any]]:
