@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from scaler.ops.lint import known_flags
 from tests.manifests.built import DATA
 
 VERSIONS = ("0.32.0", "0.33.0")
@@ -13,9 +14,7 @@ VERSIONS = ("0.32.0", "0.33.0")
 @cache
 def known(version: str) -> Mapping[str, Mapping[str, Any]]:
     """The flags of ``vllm serve`` as its own argument parser lists them."""
-    text = (DATA / f"vllm-flags-{version}.json").read_text(encoding="utf-8")
-    flags: Mapping[str, Mapping[str, Any]] = json.loads(text)["flags"]
-    return flags
+    return known_flags.recorded(known_flags.release(version))
 
 
 @cache

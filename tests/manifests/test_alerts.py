@@ -89,7 +89,7 @@ def test_the_text_of_an_alert_is_filled_in(alert: str, tmp_path: Path) -> None:
     at = f"{firing.minutes}m"
     unexpected["alert_rule_test"] = [{"alertname": alert, "eval_time": at, "exp_alerts": []}]
     done = _promtool(alert, [unexpected], tmp_path)
-    (shown,) = re.findall(r"Annotations:\{(.*)\}", done.stderr)
+    (shown,) = re.findall(r"Annotations:\{(.*)\}", done.stdout + done.stderr)
     for broken in ("<no value>", "<error", "%!", "{{", '=""', "NaN"):
         assert broken not in shown, shown
     assert not re.search(r"\d[munk] (s|requests|replicas)\b", shown), "a milli-unit, not for people"
