@@ -105,6 +105,7 @@ class Fleet:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._at_s: float | None = None  # when every query is answered; at first: now
         self.url = f"http://127.0.0.1:{_free_port()}"
 
     def __enter__(self) -> Self:
@@ -126,6 +127,7 @@ class Fleet:
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         self._wait_until_it_has_recorded()
+        self._at_s = time.time()  # the samples grow old while tests run
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,7 +136,8 @@ class Fleet:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The rows of an instant query; an expression Prometheus refuses fails the test."""
-        data = urllib.parse.urlencode({"query": expression}).encode()
+        at = {} if self._at_s is None else {"time": str(self._at_s)}
+        data = urllib.parse.urlencode({"query": expression, **at}).encode()
         request = urllib.request.Request(f"{self.url}/api/v1/query", data=data)
         try:
             with urllib.request.urlopen(request, timeout=10) as reply:
