@@ -168,9 +168,12 @@ async def test_two_triggers_of_one_object_are_answered_apart() -> None:
     assert [len(targets) for targets in made.source.asked] == [1, 1, 1]  # collected once for both
 
 
-async def test_a_query_of_one_trigger_is_not_lost_to_another_of_the_same_target() -> None:
+@pytest.mark.parametrize("place", [0, 1])
+async def test_a_query_of_one_trigger_is_not_lost_to_another_of_the_same_target(
+    place: int,
+) -> None:
     made = world(settings={"profiles": {"p": {"gateway_query": "sum(requests)"}}})
-    made.cluster.facts[:] = [scaled(metadata={"profile": "p"}), scaled()]
+    made.cluster.facts.insert(place, scaled(metadata={"profile": "p"}))
     await made.tick(1)
     assert [target.gateway_query for target in made.source.asked[-1]] == ["sum(requests)"]
 
