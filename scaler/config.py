@@ -131,7 +131,7 @@ def _from_yaml(text: str) -> Any:
     """The value ``text`` stands for; text that is no YAML stands for itself."""
     try:
         return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return text
 
 

@@ -204,7 +204,7 @@ def faults_of(error: ValidationError, cls: type[Any], prefix: str = "") -> list[
 
 def _fault(item: dict[str, Any], cls: type[Any], prefix: str) -> str:
     path = prefix + ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
+    if item["type"] in ("extra_forbidden", "invalid_key"):  # the latter: YAML reads 1: as a number
         return unknown_key(path, _names_beside(item["loc"], cls), prefix)
     shown = repr(item["input"])
     if len(shown) > SHOWN_CHARS_MAX:

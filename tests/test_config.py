@@ -1,6 +1,7 @@
 """The tree of settings: where it comes from, and every fault of it at once."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,24 @@ def test_the_environment_cannot_reach_into_a_list(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_no_configuration(tmp_path: Path, text: bytes, said: str) -> None:
     assert said in unreadable(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("policy: {1: 2}", "policy.1"),
+        ("policy: {slo: {null: 1}}", "policy.slo.None"),
+        ("sources: [{1: 2}]", "sources.0.1"),
+    ],
+)
+def test_a_key_that_is_no_text_is_unknown(tmp_path: Path, text: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=f"^unknown key '{re.escape(key)}'; "):
+        load(written(tmp_path, text), environ={})
+
+
+def test_a_variable_nested_too_deeply_is_text() -> None:
+    with pytest.raises(ConfigError, match=r"policy\.tick_s = '\[\[\[.*must be a number"):
+        load(None, environ={"VLLM_SCALER_POLICY__TICK_S": "[" * 5000})
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

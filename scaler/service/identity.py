@@ -13,7 +13,7 @@ Parse = Callable[[str, str, Mapping[str, str]], TriggerKey]
 """Namespace, name and metadata of a trigger to its key; raises ConfigError with every fault."""
 
 CACHED_CALLS_MAX = 8192
-CACHED_CHARS_MAX = 4096  # of one call; with the line above at most some 32 MiB
+CACHED_CHARS_MAX = 4096  # of one call, and of its faults; with the line above some 64 MiB at most
 ENTRIES_MAX = 128  # of metadata; ours are a few dozen
 METADATA_CHARS_MAX = 16_384
 KEY_CHARS_MAX = 253
@@ -45,14 +45,21 @@ class KeyCache:
         call = (namespace, name, frozenset(metadata.items()))
         found = self._found.get(call)
         if found is None:
-            found = self._found[call] = self._parsed(namespace, name, metadata)
-            if len(self._found) > CACHED_CALLS_MAX:
-                self._found.popitem(last=False)
+            found = self._parsed(namespace, name, metadata)
+            self._keep(call, found)
         else:
             self._found.move_to_end(call)
         if isinstance(found, TriggerKey):
             return found
         raise ConfigError(*found)
+
+    def _keep(self, call: object, found: TriggerKey | tuple[str, ...]) -> None:
+        """Remember, unless a hundred faults make it larger than any honest call."""
+        if isinstance(found, tuple) and sum(map(len, found)) > CACHED_CHARS_MAX:
+            return
+        self._found[call] = found
+        if len(self._found) > CACHED_CALLS_MAX:
+            self._found.popitem(last=False)
 
     def clear(self) -> None:
         """Forget everything: what a call means may have changed."""

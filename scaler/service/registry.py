@@ -124,7 +124,12 @@ class Registry:
         self._now_s = now_s
         crowded = not all([*self._see_own(now_s), *self._see_calls(now_s)])
         if crowded and not self._crowded:
-            log.warning("more triggers than are kept", kept=len(self.entries), limit=ENTRIES_MAX)
+            log.warning(
+                "more triggers than are kept",
+                kept=len(self.entries),
+                limit=ENTRIES_MAX,
+                limit_of_calls_alone=CALL_ENTRIES_MAX,
+            )
         self._crowded = crowded
         dropped = self._expire(now_s)
         if self.cluster is not None:

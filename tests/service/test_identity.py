@@ -106,6 +106,27 @@ def test_large_calls_are_not_remembered() -> None:
     assert parser.calls == 2
 
 
+def test_faults_that_are_large_together_are_not_remembered() -> None:
+    # A hundred unknown keys bring a hundred faults of a kilobyte or more: 8192 such calls would
+    # take a gigabyte.
+    parse = key_parser(ScalerConfig)
+    calls: list[int] = []
+
+    def counted(namespace: str, name: str, metadata: Mapping[str, str]) -> TriggerKey:
+        calls.append(1)
+        return parse(namespace, name, metadata)
+
+    cache = KeyCache(counted)
+    for _call in range(2):
+        with pytest.raises(ConfigError):
+            cache.key("llm", "a", {f"unknown{number}": "v" for number in range(100)})
+    assert len(calls) == 2
+    for _call in range(2):
+        with pytest.raises(ConfigError):
+            cache.key("llm", "a", {"unknown": "v"})
+    assert len(calls) == 3  # one fault of an honest mistake is remembered
+
+
 def test_the_daemons_parser_reads_the_configuration_at_each_call() -> None:
     configs = [ScalerConfig()]
     parse = key_parser(lambda: configs[-1])

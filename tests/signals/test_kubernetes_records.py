@@ -304,6 +304,23 @@ def test_a_fallback_of_a_newer_keda_is_kept_as_other() -> None:
     assert fallback.behavior is FallbackBehavior.OTHER
 
 
+@pytest.mark.parametrize(
+    ("tolerance", "ratio"),
+    [
+        ("50m", 0.05), ("0", 0.0), (0.2, 0.2),
+        ("abc", None), ("", None), ("NaN", None), ("inf", None), ("1e999", None), ("-3", None),
+    ],
+)  # fmt: skip
+def test_a_tolerance_no_hpa_takes_is_that_of_the_cluster(
+    tolerance: str | float, ratio: float | None
+) -> None:
+    behavior = {"scaleUp": {"tolerance": tolerance}, "scaleDown": {"tolerance": "0"}}
+    spec = {"advanced": {"horizontalPodAutoscalerConfig": {"behavior": behavior}}}
+    made = scaled_object("ml", "chat", target="llama", spec=spec)
+    (trigger,) = scaled_object_record(json.dumps(made).encode(), ()).triggers
+    assert (trigger.tolerance_up_ratio, trigger.tolerance_down_ratio) == (ratio, 0.0)
+
+
 def test_a_malformed_target_falls_back_to_the_scale_target() -> None:
     made = scaled_object("ml", "chat", target="llama", metadata={"target": "deployment"})
     found = scaled_object_record(json.dumps(made).encode(), ())

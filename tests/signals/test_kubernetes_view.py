@@ -603,6 +603,18 @@ async def test_garbage_and_half_json_are_errors_not_empty_lists() -> None:
             assert known(view).replicas.ready == 2
 
 
+async def test_an_empty_object_is_no_list_of_nothing() -> None:
+    async with cluster() as world:
+        fill(world)
+        world.api.faults.append(Fault(kind=FaultKind.GARBAGE, pattern="GET .*pods", text="{}"))
+        async with started(world.view()) as view:
+            await until(lambda: unknown_cause(view, LLAMA) is Cause.UNREACHABLE)
+            assert "no resourceVersion" in unknown(view).detail
+            world.api.faults.clear()
+            await until(lambda: isinstance(view.target(LLAMA), TargetState))
+            assert known(view).replicas.ready == 2
+
+
 async def test_without_permission_for_nodes_only_their_facts_are_missing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -150,6 +150,8 @@ class Informer(Generic[Record]):
                 self._read_into(found, raw)
         else:
             raise KubeError(f"LIST {self.path}: more than {PAGES_MAX} pages")
+        if not page.metadata.resource_version:  # `{}` would read as a list of nothing
+            raise KubeError(f"LIST {self.path}: no list, it has no resourceVersion")
         self._version = page.metadata.resource_version
         self._listed_at_s = self._pacing.now_s()
         self._proved()

@@ -9,6 +9,7 @@ use a key named ``target`` as well, and KEDA itself goes by the address.  An emp
 takes every external trigger.
 """
 
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -128,9 +129,14 @@ def _behavior(spec: wire.ScaledObjectSpec) -> wire.Behavior | None:
 
 
 def _tolerance(rules: wire.ScalingRules | None) -> float | None:
+    """None also for what no HPA can be made with: a typing error must not cost us the object."""
     if rules is None or rules.tolerance is None:
         return None
-    return quantity(rules.tolerance)
+    try:
+        found = quantity(rules.tolerance)
+    except ValueError:
+        return None
+    return found if 0.0 <= found < math.inf else None
 
 
 def _fallback(spec: wire.FallbackSpec | None) -> Fallback | None:
