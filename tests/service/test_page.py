@@ -266,6 +266,23 @@ async def test_a_thousand_targets_cost_what_is_in_view(tmp_path):
         assert await text(page, ".tally") == "1 of 1000 targets"
 
 
+@pytest.mark.parametrize("width", [360, 768, 1000, 1100, 1280])
+async def test_a_long_list_fills_the_window(tmp_path, width):
+    fleet = Fleet()
+    entries = [fleet.add(f"chat-{place:04d}") for place in range(200)]
+    fleet.tick({entry.key: CALM for entry in entries})
+    async with shown(fleet, tmp_path, width=width) as page:
+        await page.until(f"{ROWS}.length")
+        heads = await page.value(
+            "[...document.querySelectorAll('th')].filter(head => head.checkVisibility())"
+            ".map(head => [head.getBoundingClientRect().right, head.offsetWidth,"
+            " head.firstChild.scrollWidth])"
+        )
+        assert all(width >= needed for _, width, needed in heads)  # no heading is cut
+        right = await page.value("document.querySelector('main').getBoundingClientRect().right")
+        assert 8 <= right - heads[-1][0] <= 24  # the margin of the page
+
+
 async def test_arrow_keys_walk_through_all_targets(tmp_path):
     fleet = Fleet()
     entries = [fleet.add(f"chat-{place:04d}") for place in range(120)]
@@ -328,6 +345,7 @@ async def test_a_target_that_is_gone_or_undecided_or_faulty_has_a_page(tmp_path)
         await page.value("location.hash = '#/llm/new'")
         await page.until("document.querySelector('.badge').textContent === 'pending'")
         assert "Nothing is decided yet" in await text(page, ".headline")
+        assert await page.value("!document.querySelector('.why').checkVisibility()")
         await page.value("location.hash = '#/llm/broken'")
         await page.until("document.querySelector('.badge').textContent === 'faulty'")
         assert "ttftSloSeconds" in await text(page, ".notes [data-kind=fault]")

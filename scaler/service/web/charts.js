@@ -7,7 +7,7 @@ const AXIS = 20; // below the last panel
 const STRIP = 24;
 const GAP_TICKS = 4; // a longer silence breaks a line
 const SPAN_TICKS_MIN = 20; // a daemon that has just started is not drawn as two wide steps
-const TICK_STEPS_S = [1, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400];
+const TICK_STEPS_S = [1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400];
 
 /**
  * A stack of panels.  Each panel: title, unit, lines (`column`, `label`, `cls`, `step`, `format`),

@@ -122,7 +122,7 @@ export class DetailView {
     this.facts = make("dl", { cls: "facts" });
     this.record = make("pre", { attrs: { tabindex: "0" } });
     const raw = make("a", { text: "JSON", attrs: { href: this.url } });
-    return make("section", {
+    this.why = make("section", {
       cls: "why",
       kids: [
         make("h2", { text: "Why this number" }), this.steps,
@@ -131,6 +131,7 @@ export class DetailView {
         make("details", { kids: [make("summary", { text: "The explanation as text" }), this.record, raw] }),
       ],
     });
+    return this.why;
   }
 
   buildProposals() {
@@ -165,7 +166,7 @@ export class DetailView {
     setAttr(this.mode, "data-mode", body.mode);
     setText(this.kind, body.target === "unknown" ? "" : body.target);
     TILES.forEach(([, , text], place) => setText(this.tiles[place], text(body)));
-    setText(this.headline, body.headline ?? UNDECIDED);
+    setText(this.headline, body.headline ?? (body.faults.length ? FAULTY : UNDECIDED));
     reconcile(this.notes, notes(body), () => make("li"), fillNote);
     this.fillHistory(body);
     this.fillWhy(body);
@@ -174,6 +175,7 @@ export class DetailView {
   fillHistory(body) {
     const { rows } = body.history;
     this.none.hidden = rows.length > 0;
+    this.charts.when.hidden = !rows.length;
     this.charts.element.hidden = !rows.length;
     if (!rows.length) return;
     const span_s = rows.at(-1)[0] - rows[0][0];
@@ -182,6 +184,7 @@ export class DetailView {
   }
 
   fillWhy({ decision, steps, explanation }) {
+    this.why.hidden = !decision;
     const bound = decision?.steps[0]?.stage; // the flow begins with the signal that bound
     const last = steps.length - 1;
     reconcile(this.steps, steps, () => make("li", { kids: [make("b"), make("span")] }), (line, step) => {
@@ -196,6 +199,7 @@ export class DetailView {
 }
 
 const SIGNALS = ["work", "forecast", "queue", "kv_cache", "ttft", "itl", "gpu"];
+const FAULTY = "Nothing is decided, and KEDA is told of an error: the trigger is not understood.";
 const UNDECIDED = "Nothing is decided yet: there has been no good observation of this target.";
 
 /** What an operator must not miss, most urgent first: kind and words. */

@@ -292,8 +292,8 @@ function rowHeight() {
 }
 
 function spacer() {
-  const cell = make("td", { attrs: { colspan: String(COLUMNS.length) } });
-  return make("tr", { cls: "spacer", attrs: { "aria-hidden": "true", hidden: "" }, kids: [cell] });
+  // One cell: a span over columns that a narrow window hides would still be given their width.
+  return make("tr", { cls: "spacer", attrs: { "aria-hidden": "true", hidden: "" }, kids: [make("td")] });
 }
 
 function makeRow(target) {
