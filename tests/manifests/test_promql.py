@@ -6,6 +6,12 @@ from collections.abc import Iterator
 import pytest
 
 from scaler.signals import promql
+from scaler.signals.dcgm import DcgmReader
+from scaler.signals.prometheus_queries import queries
+from scaler.signals.readers import Readers
+from scaler.signals.samples import TargetRef
+from scaler.signals.settings import PrometheusSettings
+from scaler.signals.vllm import VllmReader
 from tests.manifests.built import of_kind, overlay
 from tests.manifests.dashboards import expressions
 from tests.manifests.fleet import FIXTURES, Fleet
@@ -124,3 +130,16 @@ def test_queries_of_kedas_own_triggers_return_one_series(fleet: Fleet) -> None:
         assert 'namespace="llm-serving"' in query
         here = query.replace("llm-serving", "llm").replace("llama-3.1-70b-keda", "tiny-llama")
         assert len(numbers(fleet, here)) == 1
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_every_query_of_the_daemon_returns_data(fleet: Fleet, recorded: bool) -> None:
+    asked = queries(
+        [TargetRef(namespace="llm", kind="deployment", name="vllm-llama")],
+        promql.Scope(namespaces=("llm",)),
+        PrometheusSettings(url="http://127.0.0.1:1"),
+        Readers(engine=VllmReader(), gpu=DcgmReader()),
+        recorded=recorded,
+    )
+    for name in ("queue", "work", "kv_cache", "info", "times", "ttft", "itl", "gpu", "gpu_times"):
+        assert numbers(fleet, getattr(asked, name)), name
