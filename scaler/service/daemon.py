@@ -180,6 +180,7 @@ class Daemon:
     def take(self, report: TickReport) -> None:
         """As the last sink: note progress, sources and the checkpoint."""
         self._ticked = True
+        self.board.expiry_s = _expiry_s(self.config)
         self.telemetry.observe_sources(self.sources.outcomes)
         if self._records is not None:
             failed = self.telemetry.counter("record_failures_total")
@@ -321,7 +322,9 @@ class Daemon:
                 log.warning("a restart is needed for this change", setting=name)
         taken = {name: getattr(fresh, name) for name in _RELOADABLE}
         self.config = replace(self.config, **taken)
-        self.board.expiry_s = _expiry_s(self.config)
+        # The loop may still rest for an old, longer tick: what it said last holds until the next.
+        resting_s = self.board.expiry_s if self.leads() else 0.0
+        self.board.expiry_s = max(_expiry_s(self.config), resting_s)
         self.registry.reconfigure(self.config)
         self.servicer.forget_parsed()
         outcome.labels("taken").inc()

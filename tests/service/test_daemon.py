@@ -15,7 +15,7 @@ import yaml
 from scaler.config import from_tree, load
 from scaler.errors import ConfigError
 from scaler.service import checkpoint
-from scaler.service.board import Published
+from scaler.service.board import NoAnswer, Published
 from scaler.service.daemon import Daemon
 from scaler.service.registry import Registry
 from tests.e2e.harness import Cluster
@@ -119,6 +119,20 @@ async def test_a_reload_takes_settings_and_keeps_what_was_learned(tmp_path: Path
             assert isinstance(rig.daemon.board.look_up(CHAT, rig.clock.at_s), Published)
             text = (await rig.get("/metrics"))[1]
             assert 'vllm_scaler_config_reloads_total{outcome="taken"} 1.0' in text
+
+
+async def test_shorter_ticks_expire_nothing_before_the_first_of_them(tmp_path: Path) -> None:
+    async with engines() as target:
+        path = written(tmp_path, targets=[target], policy={"tick_s": 300})
+        async with running(path) as rig:
+            await rig.tick()
+            written(tmp_path, targets=[target], policy={"tick_s": 15})
+            assert rig.daemon.reload()
+            rig.clock.at_s += 290.0  # the loop rests for what is left of its 300 s
+            assert isinstance(rig.daemon.board.look_up(CHAT, rig.clock.at_s), Published)
+            await rig.tick()
+            rig.clock.at_s += 46.0  # more than three ticks of 15 s
+            assert isinstance(rig.daemon.board.look_up(CHAT, rig.clock.at_s), NoAnswer)
 
 
 @pytest.mark.parametrize(
