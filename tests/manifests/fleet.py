@@ -5,6 +5,7 @@ grow as they did; DCGM pages and those of kube-state-metrics are composed.  The 
 as blocks that end now; the rules are evaluated live on them.
 """
 
+import contextlib
 import json
 import re
 import socket
@@ -126,7 +127,10 @@ class Fleet:
         ]
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        self._wait_until_it_has_recorded()
+        with contextlib.ExitStack() as stopping:  # a fleet that never starts is stopped as well
+            stopping.callback(self.__exit__)
+            self._wait_until_it_has_recorded()
+            stopping.pop_all()
         self._at_s = time.time()  # the samples grow old while tests run
         return self
 
