@@ -47,7 +47,7 @@ class PrometheusSettings:
     timeout_s: float = 8.0
     attempt_timeout_s: float = 4.0
     retry_backoff_s: float = 0.2
-    queries_in_flight: int = 4
+    queries_in_flight: int = 2
     failures_to_open: int = 3  # failed collections in a row, after which nothing is retried
     window_s: float = RECORDED_WINDOW_S  # of the histograms
     settle_s: float = 1.0
