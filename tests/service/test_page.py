@@ -234,11 +234,13 @@ async def test_an_update_keeps_scroll_order_filter_focus_and_selection(tmp_path)
         assert int(changed) > 2  # and yet the numbers are new: 9 * 0.5 / 0.8 needs six
 
         await page.value("document.activeElement.click()")  # to the target and back again
-        await page.until("document.querySelector('.detail .steps li')")
-        await page.value("history.back()")
-        await page.until(f"{ROWS}.length")
-        assert await names(page) == before
-        assert await page.value("scrollY") == 3000
+        for back in ("document.querySelector('.back').click()", "history.back()"):
+            await page.until("document.querySelector('.detail .steps li')")
+            await page.value(back)
+            await page.until(f"{ROWS}.length")
+            await page.until("scrollY === 3000")
+            assert await names(page) == before
+            await page.value(f"{ROWS}[20].querySelector('a').click()")
 
 
 async def test_a_thousand_targets_cost_what_is_in_view(tmp_path):
@@ -329,6 +331,10 @@ async def test_a_daemon_that_is_gone_is_said_and_its_return_noticed(tmp_path):
         assert said.startswith("The daemon cannot be reached. What is shown is from ")
         assert await page.value("document.querySelector('#banner').role") == "alert"
         assert len(await names(page)) == 5  # the last answer stays
+        async with small_fleet().served(port):
+            await page.value("document.dispatchEvent(new Event('visibilitychange'))")
+            await page.until("document.querySelector('#banner').hidden")
+            assert await page.value("!document.body.classList.contains('stale')")
 
 
 async def test_a_daemon_that_decides_no_more_is_said(tmp_path):

@@ -1,5 +1,6 @@
 """The files of the live page, and what the API tells the page of targets."""
 
+import dataclasses
 import re
 import shutil
 from contextlib import asynccontextmanager
@@ -109,6 +110,19 @@ async def test_ages_are_of_the_data_and_of_the_decision():
         told = {target["name"]: target for target in (await answer.json())["targets"]}
     assert (told["seeing"]["age_s"], told["seeing"]["data_age_s"]) == (7.0, 7.0)
     assert (told["blind"]["age_s"], told["blind"]["data_age_s"]) == (7.0, None)
+
+
+async def test_the_age_of_data_is_that_of_the_oldest_signal():
+    fleet = Fleet()
+    entry = fleet.add("chat")
+    fleet.tick({entry.key: {**CALM, "kv": "0.4"}})
+    seen = entry.decision.observation
+    older = dataclasses.replace(seen.kv_cache, seen_at_s=seen.seen_at_s - 20.0)
+    entry.decision = dataclasses.replace(
+        entry.decision, observation=dataclasses.replace(seen, kv_cache=older)
+    )
+    async with client(fleet) as session, session.get("/api/targets") as answer:
+        assert (await answer.json())["targets"][0]["data_age_s"] == 20.0
 
 
 async def test_one_target_says_how_its_number_came_about():
