@@ -27,7 +27,7 @@ _PROSE: dict[Stage, str] = {
     Stage.FLOOR: "data has been missing for too long: current count or the floor",
     Stage.BOUNDS: "limited to {replicas_min:.0f} to {replicas_max:.0f}",
     Stage.UNREACHABLE_STEP: "the HPA's tolerance would swallow the step from {status_replicas:.0f}",
-    Stage.FROZEN: "frozen at the current count",
+    Stage.FROZEN: "advisory or frozen: the current count is published",
 }
 
 
