@@ -18,6 +18,7 @@ from scaler.errors import ConfigError, ScalerError, ScenarioError
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "demo": "a simulated fleet, the real daemon, and a stand-in for KEDA and the HPA",
+        "doctor": "mistakes in manifests: flags, metrics, probes, scaling",
         "manifest": "the ScaledObject for a workload",
         "serve": "the daemon: a KEDA external scaler",
     }

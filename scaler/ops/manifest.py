@@ -98,11 +98,7 @@ def scaled_object(request: ManifestRequest, config: ScalerConfig | None = None) 
         "pollingInterval": 15,
         "cooldownPeriod": COOLDOWN_S,
         **({"initialCooldownPeriod": COOLDOWN_S} if request.scale_to_zero else {}),
-        "fallback": {
-            "failureThreshold": FALLBACK_THRESHOLD,
-            "replicas": max(1, request.replicas_min),
-            "behavior": "currentReplicasIfHigher",
-        },
+        **_fallback(request),
         "advanced": {
             "restoreToOriginalReplicaCount": False,
             "horizontalPodAutoscalerConfig": {"behavior": _behavior(request.kubernetes)},
@@ -118,6 +114,19 @@ def scaled_object(request: ManifestRequest, config: ScalerConfig | None = None) 
             "labels": {"app.kubernetes.io/name": "vllm"},
         },
         "spec": spec,
+    }
+
+
+def _fallback(request: ManifestRequest) -> dict[str, Any]:
+    """None where the target may be at zero: from KEDA 2.19 on it lifts the target out of it."""
+    if request.scale_to_zero:
+        return {}
+    return {
+        "fallback": {
+            "failureThreshold": FALLBACK_THRESHOLD,
+            "replicas": max(1, request.replicas_min),
+            "behavior": "currentReplicasIfHigher",
+        }
     }
 
 
@@ -146,10 +155,12 @@ def comments(request: ManifestRequest, config: ScalerConfig | None) -> dict[str,
             "has it; from 10 replicas on steps of up to 10 % are rounded up or held"
         )
     if request.scale_to_zero:
+        del said["spec.fallback"], said["spec.fallback.behavior"]
         said["spec.minReplicaCount"] = (
             "to zero once the daemon has proven idleness; woken by the profile's gateway_query"
         )
         said["spec.cooldownPeriod"] = "counted from the last moment that was not proven idle"
+        said["spec.advanced"] = "no fallback: from KEDA 2.19 on it would lift an idle target"
     if request.metadata.get("profile") and config is None:
         wanted = " has a gateway_query" if request.scale_to_zero else " exists"
         said["spec.triggers.0.metadata.profile"] = (

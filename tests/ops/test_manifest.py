@@ -166,7 +166,7 @@ def test_zero_needs_a_name_and_a_counter_in_front() -> None:
     made = yaml.safe_load(text(ZERO, WITH_QUERY, with_alerts=False))
     assert made["spec"]["minReplicaCount"] == 0
     assert made["spec"]["initialCooldownPeriod"] == 300, "a target never yet active is not dropped"
-    assert made["spec"]["fallback"]["replicas"] == 1, "an outage does not take it to zero"
+    assert "fallback" not in made["spec"], "from KEDA 2.19 on it would lift an idle target"
     with pytest.raises(ConfigError, match="must have a gateway_query"):
         text(ZERO, WITHOUT_QUERY, with_alerts=False)
     assert [fault.split(" is ")[0] for fault in faults(scale_to_zero=True, replicas_min=0)] == [
@@ -190,7 +190,7 @@ def test_no_fault_lowers_the_count_through_the_fallback(
 ) -> None:
     request = dataclasses.replace(ZERO if zero else BASIC, replicas_max=40, kubernetes=kubernetes)
     spec = parse_scaled_object(scaled_object(request))
-    assert spec.fallback is not None
+    assert (spec.fallback is None) is zero
     keda = KedaActuator.of(spec, ClusterSpec(kubernetes=kubernetes))
     state = keda.start(now_s=0.0)
     busy = Answer(integer=replicas, double=float(replicas), active=True)
@@ -207,6 +207,17 @@ def test_no_fault_lowers_the_count_through_the_fallback(
         )
         state, count = synced.state, synced.replicas
         assert count == replicas, f"after {at_s} s"
+
+
+@pytest.mark.parametrize("failure", list(Failure))
+def test_no_fault_lifts_an_idle_target(failure: Failure) -> None:
+    keda = KedaActuator.of(parse_scaled_object(scaled_object(ZERO)), ClusterSpec())
+    state = keda.start(now_s=0.0)
+    for at_s in range(0, 3600, 15):
+        scale = Scale(spec_replicas=0, status_replicas=0, ready_pods=0)
+        polled = keda.poll(state, now_s=float(at_s), answer=failure, scale=scale)
+        state = polled.state
+        assert polled.replicas == 0, f"after {at_s} s"
 
 
 def test_a_static_fallback_would_lower_it() -> None:

@@ -1,7 +1,7 @@
 """Documents that are applied together, and what the rules ask of them.
 
-Without kustomize all files of the directory belong together.  Where a ``kustomization.yaml`` stands,
-each folder is taken for itself: what is in several folders may be variants of one object.
+Without kustomize all files of the directory belong together.  Where a ``kustomization.yaml``
+stands, each folder is taken for itself: what several folders hold may be variants of one object.
 """
 
 import re
