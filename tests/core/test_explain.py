@@ -70,7 +70,7 @@ SHOWN: dict[Stage, tuple[PolicyConfig, str, str]] = {
         "at_s ready rate | want\n 0 20 33 | .",  # 16.5 / 0.8 = 20.6: one more is swallowed
         "swallow the step from 20",
     ),
-    Stage.FROZEN: (FROZEN, "at_s ready rate | want\n 0 3 10 | 3", "frozen at the current count"),
+    Stage.FROZEN: (FROZEN, "at_s ready rate | want\n 0 3 10 | 3", "the current count is published"),
 }
 
 
