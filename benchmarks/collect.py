@@ -8,6 +8,7 @@ pods each (no compression, answers made before the clock starts).
 
 import argparse
 import asyncio
+import dataclasses
 import gc
 import json
 import multiprocessing
@@ -25,6 +26,8 @@ from urllib.parse import parse_qs
 from scaler.config import RecordingRules
 from scaler.signals.dcgm import DcgmReader
 from scaler.signals.prometheus import PrometheusSource
+from scaler.signals.prometheus_queries import queries
+from scaler.signals.promql import Scope
 from scaler.signals.readers import Readers
 from scaler.signals.samples import PodRef, PodSample, TargetRef, TargetSamples
 from scaler.signals.settings import PrometheusSettings
@@ -44,7 +47,11 @@ def main() -> None:
     parser.add_argument("--pods", type=int, default=10)
     parser.add_argument("--ticks", type=int, default=5)
     parser.add_argument("--tuned", action="store_true", help="as the daemon tunes its interpreter")
+    parser.add_argument("--samples", action="store_true", help="count what is asked of Prometheus")
     given = parser.parse_args()
+    if given.samples:
+        count_samples(list(targets_of(given.targets, given.pods)))
+        return
     if given.tuned:
         sys.setswitchinterval(0.0005)
         gc.freeze()
@@ -90,6 +97,20 @@ async def measure(url: str, given: argparse.Namespace) -> None:
     print(f"peak rss {peak_mib:.0f} MiB")
     watching.cancel()
     await source.close()
+
+
+def count_samples(refs: list[TargetRef]) -> None:
+    """Print how many samples Prometheus answers with in one collection, by query."""
+    settings = PrometheusSettings(url="http://prometheus.invalid")
+    scope = Scope(namespaces=tuple(sorted({ref.namespace for ref in refs})))
+    readers = Readers(engine=VllmReader(), gpu=DcgmReader())
+    asked = dataclasses.asdict(queries(refs, scope, settings, readers, recorded=False))
+    counts = {
+        name: len(json.loads(answer(query, refs))["data"]["result"])
+        for name, query in asked.items()
+        if isinstance(query, str) and query
+    }
+    print(json.dumps({**counts, "all": sum(counts.values())}))
 
 
 async def watch(lags: list[float]) -> None:
