@@ -138,9 +138,12 @@ def _flag(
             evidence = f"{flag.name}: {named} has it not"
             yield found(UNKNOWN, place, evidence, fix=past.instead, severity=unsure)
         return
-    if past is not None and past.gone_by and release < past.gone_by:
+    if past is not None and past.gone_by:
         gone_by = ".".join(map(str, past.gone_by)).removesuffix(".0")
         evidence = f"{flag.name}: {named} has it, and from {gone_by} on it is gone"
+        if past.back_in:
+            back_in = ".".join(map(str, past.back_in)).removesuffix(".0")
+            evidence = f"{flag.name}: {named} has it, those from {gone_by} to before {back_in} not"
         yield found(UNKNOWN, place, evidence, fix=past.instead, severity=Severity.INFO)
     yield from _recorded(place, flag, release, official=official)
 

@@ -42,7 +42,10 @@ def gone(name: str) -> tuple[Release, str] | None:
 def exists(name: str) -> bool:
     """Whether the newest version may export a name."""
     known = _data()
-    return base(name) in known["present"] or name.startswith(tuple(known["present_prefixes"]))
+    stem = base(name)  # of a counter's _created too, which stands beside its _total
+    return not {stem, f"{stem}_total"}.isdisjoint(known["present"]) or name.startswith(
+        tuple(known["present_prefixes"])
+    )
 
 
 def with_colon(name: str) -> str:

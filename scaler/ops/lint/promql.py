@@ -186,7 +186,10 @@ class _Parser:
 
     def end(self) -> None:
         if self._place < len(self._tokens):
-            raise PromqlError(f"unexpected {self._peek()!r}")
+            raise self._unexpected()
+
+    def _unexpected(self) -> PromqlError:
+        return PromqlError(f"unexpected {self._peek()!r}" if self._kind() else "it ends too early")
 
     def _peek(self) -> str:
         return self._tokens[self._place][1] if self._place < len(self._tokens) else ""
@@ -283,7 +286,7 @@ class _Parser:
         while not self._take(")"):
             found.append(self.expression(1))
             if not self._take(",") and self._peek() != ")":
-                raise PromqlError(f"unexpected {self._peek()!r}")
+                raise self._unexpected()
         return tuple(found)
 
     def _matchers(self) -> tuple[Matcher, ...]:

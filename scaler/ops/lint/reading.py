@@ -15,6 +15,8 @@ from scaler.ops.lint.nodes import items, mapping, text
 
 SUFFIXES = (".yaml", ".yml", ".json")
 FILE_BYTES_MAX = 10_000_000
+NODES_MAX = 1_000_000
+DEPTH_MAX = 100
 
 UNREADABLE = Rule(
     id="yaml-unreadable",
@@ -133,8 +135,25 @@ def _documents(name: str, source: str) -> Iterator[Document]:
 
 def _bodies(name: str, source: str) -> list[Any]:
     if name.endswith(".json"):
-        return [json.loads(source)]
-    return [body for body in yaml.load_all(source, yaml.CSafeLoader) if body is not None]
+        bodies = [json.loads(source)]
+    else:
+        bodies = [body for body in yaml.load_all(source, yaml.CSafeLoader) if body is not None]
+    _bounded(bodies)
+    return bodies
+
+
+def _bounded(bodies: list[Any]) -> None:
+    """Refuse what aliases have made endless, or too large to walk through."""
+    waiting: list[tuple[Any, int]] = [(bodies, 0)]
+    count = 0
+    while waiting:
+        node, depth = waiting.pop()
+        count += 1
+        if depth > DEPTH_MAX or count > NODES_MAX:
+            raise ValueError(f"nested deeper than {DEPTH_MAX} or of more than {NODES_MAX} nodes")
+        inner = node.values() if isinstance(node, dict) else node
+        if isinstance(node, dict | list):
+            waiting.extend((child, depth + 1) for child in inner)
 
 
 def _held(name: str, body: Any) -> Iterator[Document]:

@@ -47,7 +47,14 @@ REFUSED = Rule(
     says="the scaler answers this trigger with INVALID_ARGUMENT",
     fix="as the message says",
 )
-RULES = (SEVERAL_SERIES, METRIC_NAME, VALUE_TYPE, FALLBACK, REFUSED)
+AVERAGED_TWICE = Rule(
+    id="averaged-twice",
+    mistake=0,
+    severity=Severity.ERROR,
+    says="the HPA divides an AverageValue by the pods, and this is a mean already",
+    fix="sum(...), with the threshold for one pod",
+)
+RULES = (SEVERAL_SERIES, AVERAGED_TWICE, METRIC_NAME, VALUE_TYPE, FALLBACK, REFUSED)
 
 
 def check(bundle: Bundle, asked: list[Query]) -> Iterator[Finding]:
@@ -55,6 +62,8 @@ def check(bundle: Bundle, asked: list[Query]) -> Iterator[Finding]:
     for query in asked:
         if query.purpose is Purpose.TRIGGER and not _single(query.tree):
             yield found(SEVERAL_SERIES, query.place, query.source)
+        if query.purpose is Purpose.TRIGGER and _averaged_twice(query):
+            yield found(AVERAGED_TWICE, query.place, query.source)
     for document in bundle.of_kind("ScaledObject"):
         yield from _scaled_object(document, checked=not bundle.is_component)
     for document in bundle.of_kind("HorizontalPodAutoscaler"):
@@ -62,6 +71,11 @@ def check(bundle: Bundle, asked: list[Query]) -> Iterator[Finding]:
             if text(metric, "external", "target", "type") == "Value":
                 path = f"spec.metrics.{place}.external.target.type"
                 yield found(VALUE_TYPE, document.place.below(path), "Value")
+
+
+def _averaged_twice(query: Query) -> bool:
+    mean = isinstance(query.tree, Aggregate) and query.tree.operator == "avg"
+    return mean and text(query.held_by, "metricType") in ("", "AverageValue")
 
 
 def _single(node: Expression) -> bool:
