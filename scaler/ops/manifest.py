@@ -124,7 +124,7 @@ def _fallback(request: ManifestRequest) -> dict[str, Any]:
     return {
         "fallback": {
             "failureThreshold": FALLBACK_THRESHOLD,
-            "replicas": max(1, request.replicas_min),
+            "replicas": request.replicas_min,
             "behavior": "currentReplicasIfHigher",
         }
     }

@@ -6,36 +6,43 @@ from pathlib import Path
 from typing import Any
 
 from scaler.errors import ConfigError
-from scaler.ops.lint import (
-    flag_rules,
-    metric_rules,
-    monitor_rules,
-    pod_rules,
-    query_rules,
-    reading,
-    scaling_rules,
-    secret_rules,
-    storage_rules,
-    trigger_rules,
-)
+from scaler.ops.lint import reading
 from scaler.ops.lint.bundle import Bundle, bundles
+from scaler.ops.lint.flag_rules import RULES as FLAG_RULES
+from scaler.ops.lint.flag_rules import check as check_flag
+from scaler.ops.lint.metric_rules import RULES as METRIC_RULES
+from scaler.ops.lint.metric_rules import check as check_metric
 from scaler.ops.lint.model import SEVERITIES, Finding, Rule, Severity
+from scaler.ops.lint.monitor_rules import RULES as MONITOR_RULES
+from scaler.ops.lint.monitor_rules import check as check_monitor
+from scaler.ops.lint.pod_rules import RULES as POD_RULES
+from scaler.ops.lint.pod_rules import check as check_pod
 from scaler.ops.lint.queries import UNPARSABLE, queries
+from scaler.ops.lint.query_rules import RULES as QUERY_RULES
+from scaler.ops.lint.query_rules import check as check_query
+from scaler.ops.lint.scaling_rules import RULES as SCALING_RULES
+from scaler.ops.lint.scaling_rules import check as check_scaling
+from scaler.ops.lint.secret_rules import RULES as SECRET_RULES
+from scaler.ops.lint.secret_rules import check as check_secret
+from scaler.ops.lint.storage_rules import RULES as STORAGE_RULES
+from scaler.ops.lint.storage_rules import check as check_storage
+from scaler.ops.lint.trigger_rules import RULES as TRIGGER_RULES
+from scaler.ops.lint.trigger_rules import check as check_trigger
 
 RULES: tuple[Rule, ...] = (
     reading.UNREADABLE,
     reading.TEMPLATE,
     reading.SHAPELESS,
     UNPARSABLE,
-    *metric_rules.RULES,
-    *query_rules.RULES,
-    *monitor_rules.RULES,
-    *scaling_rules.RULES,
-    *trigger_rules.RULES,
-    *pod_rules.RULES,
-    *storage_rules.RULES,
-    *flag_rules.RULES,
-    *secret_rules.RULES,
+    *METRIC_RULES,
+    *QUERY_RULES,
+    *MONITOR_RULES,
+    *SCALING_RULES,
+    *TRIGGER_RULES,
+    *POD_RULES,
+    *STORAGE_RULES,
+    *FLAG_RULES,
+    *SECRET_RULES,
 )
 """Every rule there is."""
 
@@ -103,14 +110,9 @@ def as_line(finding: Finding) -> str:
 
 def _findings(bundle: Bundle) -> list[Finding]:
     asked, findings = queries(bundle)
-    for check in (
-        metric_rules.check, query_rules.check, scaling_rules.check, trigger_rules.check,
-    ):  # fmt: skip
-        findings.extend(check(bundle, asked))
-    for inspect in (
-        monitor_rules.check, pod_rules.check, storage_rules.check, flag_rules.check,
-        secret_rules.check,
-    ):  # fmt: skip
+    for ask in (check_metric, check_query, check_scaling, check_trigger):
+        findings.extend(ask(bundle, asked))
+    for inspect in (check_monitor, check_pod, check_storage, check_flag, check_secret):
         findings.extend(inspect(bundle))
     return findings
 
