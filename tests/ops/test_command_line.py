@@ -16,23 +16,30 @@ IMAGE = "vllm/vllm-openai:v0.32.0"
 FLAGS = [("--tensor-parallel-size", "4"), ("--enable-prefix-caching", None), ("--dtype", "auto")]
 
 
+ONE_LINE = "set -e; exec vllm serve /m -tp 4 --enable-prefix-caching --dtype 'auto' && echo --no"
+LINES = """vllm serve /m \\
+  -tp 4 \\
+  --enable-prefix-caching \\
+  --dtype auto
+echo --no
+"""
+
+
 @pytest.mark.parametrize(
-    "container",
+    ("command", "args"),
     [
-        {"command": ["vllm", "serve"], "args": ["/m", "-tp=4", "--enable-prefix-caching",
-                                                "--dtype", "auto"]},
-        {"command": ["vllm", "serve", "--tensor-parallel-size", "4", "--enable_prefix_caching",
-                     "/m", "--dtype=auto"]},
-        {"command": ["/usr/bin/vllm", "serve"], "args": ["/m", "-tp", "4", "--enable-prefix-caching",
-                                                         "--dtype", "auto"]},
-        {"command": ["bash", "-lc", "set -e; exec vllm serve /m -tp 4 --enable-prefix-caching "
-                     "--dtype 'auto' && echo done --not-a-flag"]},
-        {"command": ["sh", "-c"], "args": ["vllm serve /m \\\n  -tp 4 \\\n  --enable-prefix-caching"
-                                           " \\\n  --dtype auto\necho --not-a-flag\n"]},
+        (["vllm", "serve"], ["/m", "-tp=4", "--enable-prefix-caching", "--dtype", "auto"]),
+        (
+            ["vllm", "serve", "--tensor-parallel-size", "4"],
+            ["--enable_prefix_caching", "/m", "--dtype=auto"],
+        ),
+        (["/bin/vllm", "serve"], ["/m", "-tp", "4", "--enable-prefix-caching", "--dtype", "auto"]),
+        (["bash", "-lc", ONE_LINE], []),
+        (["sh", "-c"], [LINES]),
     ],
-)  # fmt: skip
-def test_every_way_of_writing_is_the_same_command(container: dict[str, Any]) -> None:
-    line = command_line({"image": IMAGE, **container})
+)
+def test_every_way_of_writing_is_the_same_command(command: list[str], args: list[str]) -> None:
+    line = command_line({"image": IMAGE, "command": command, "args": args})
     assert line is not None
     assert line.entry is Entry.SERVE
     assert [(flag.name, flag.value) for flag in line.flags] == FLAGS
