@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "doctor": "mistakes in manifests: flags, metrics, probes, scaling",
         "manifest": "the ScaledObject for a workload",
         "serve": "the daemon: a KEDA external scaler",
+        "simulate": "one policy on one trace",
     }
 )
 

@@ -1,0 +1,283 @@
+"""One scenario -> result: the fleet, what is seen of it, the policy, and KEDA's chain.
+
+The control loop is a handful of clocks (scrape, DCGM collection, decision, KEDA poll, HPA sync),
+each with its own period and phase; between two of their times the compiled kernel runs the fleet.
+"""
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from scaler.core.model import Decision, Observation, Verdict
+from scaler.core.policy import PolicyState, decide
+from scaler.errors import ScenarioError
+from simulations.actuation import Answer, Failure, KedaActuator, Read, Scale
+from simulations.cluster import Fleet
+from simulations.lifecycle import Phase
+from simulations.observe import Observer
+from simulations.scenario import Scenario, watched
+from simulations.score import CountHistory, ReplicaChange, Score, Tally
+from simulations.timeline import Timeline, TimelineWriter
+from simulations.trace_chunks import Floats, Requests
+from simulations.traces import scale
+
+TAKE_EVERY_S = 300.0  # how often outcomes are taken: what bounds memory
+OVERTIME_MAX_S = 30 * 86400.0  # after the last arrival; what has not ended then never will
+SLOTS_FIRST = 64
+
+Clock: TypeAlias = Callable[[], float]
+"""Seconds of the machine, given by the caller: nothing here reads a clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """One decision as it was made; ``decision`` is None where a fixed count needs none."""
+
+    at_s: float
+    arrived: int  # requests so far
+    observation: Observation
+    decision: Decision | None
+
+
+Watch: TypeAlias = Callable[[Tick], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """Seconds of the machine: on the run without its trace and its watcher, and on ``decide``."""
+
+    wall_s: float = 0.0
+    decide_wall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a run came to.  All but ``spent`` depends on the scenario alone."""
+
+    score: Score
+    timeline: Timeline
+    changes: tuple[ReplicaChange, ...]
+    end_s: float
+    spent: Spent
+
+
+def simulate(
+    scenario: Scenario, *, watch: Watch | None = None, clock: Clock | None = None
+) -> Result:
+    """Run ``scenario`` until its last request has ended.
+
+    ``watch`` is called with every tick as it comes; ``clock`` measures what the run takes.
+
+    Raises:
+        ScenarioError: the trace has a fault or no request, or requests never end.
+    """
+    return _Run(scenario, watch=watch, clock=clock or (lambda: 0.0)).play()
+
+
+class _Feed:
+    """Loads the trace into the fleet no further than it is needed, and counts what has arrived."""
+
+    def __init__(self, scenario: Scenario, clock: Clock) -> None:
+        self._chunks: Iterator[Requests] = scale(
+            scenario.requests, load_factor=scenario.load_factor, seed=scenario.seed
+        )
+        self._until_s = scenario.until_s
+        self._clock = clock
+        self._arrivals: deque[Floats] = deque()
+        self._passed = 0
+        self._loaded_s = -np.inf
+        self.exhausted = False
+        self.last_s = 0.0
+        self.spent_s = 0.0
+
+    def load_until(self, fleet: Fleet, at_s: float) -> None:
+        """Load every request that arrives up to ``at_s``."""
+        while not self.exhausted and self._loaded_s <= at_s:
+            chunk = self._next()
+            if chunk is not None and len(chunk):
+                fleet.load(
+                    arrival_at_s=chunk.arrival_s,
+                    prompt_tokens=chunk.prompt_tokens,
+                    output_tokens=chunk.output_tokens,
+                )
+                self._arrivals.append(chunk.arrival_s)
+                self._loaded_s = self.last_s = float(chunk.arrival_s[-1])
+
+    def _next(self) -> Requests | None:
+        began_s = self._clock()
+        chunk = next(self._chunks, None)
+        self.spent_s += self._clock() - began_s
+        if chunk is None:
+            self.exhausted = True
+        elif self._until_s is not None and chunk.arrival_s[-1] >= self._until_s:
+            self.exhausted = True
+            chunk = chunk.pick(chunk.arrival_s < self._until_s)
+        return chunk
+
+    def arrived(self, at_s: float) -> int:
+        """Requests that have arrived up to ``at_s``; times must ascend."""
+        while self._arrivals and self._arrivals[0][-1] <= at_s:
+            self._passed += len(self._arrivals.popleft())
+        if not self._arrivals:
+            return self._passed
+        return self._passed + int(np.searchsorted(self._arrivals[0], at_s, side="right"))
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(self, scenario: Scenario, *, watch: Watch | None, clock: Clock) -> None:
+        self._scenario = scenario
+        self._watch = watch
+        self._clock = clock
+        policy, spec = scenario.policy, scenario.scaled_object
+        self._config = watched(policy.config, spec, scenario.cluster)
+        self._fixed = policy.replicas_fixed
+        first = scenario.replicas_first if self._fixed is None else self._fixed
+        self._fleet = Fleet(
+            model=scenario.model,
+            seed=scenario.seed,
+            routing=scenario.routing,
+            gpus=scenario.gpus,
+            max_slots=min(max(spec.replicas_max, first), SLOTS_FIRST),
+        )
+        self._fleet.start_warm(first)
+        self._counts = CountHistory(first)
+        self._feed = _Feed(scenario, clock)
+        self._observer = Observer(scenario.model, self._config.freshness)
+        self._state = PolicyState()
+        self._published: Read = Failure.METRICS  # before the first decision the daemon has none
+        self._actuator = KedaActuator.of(spec, scenario.cluster)
+        timing = scenario.timing
+        self._keda = dataclasses.replace(
+            self._actuator.start(now_s=0.0),
+            next_poll_at_s=timing.poll_phase_s,
+            next_sync_at_s=timing.sync_phase_s,
+        )
+        self._next_scrape_s = timing.scrape_phase_s
+        self._next_dcgm_s = timing.dcgm_phase_s
+        self._next_tick_s = timing.tick_phase_s
+        self._next_take_s = TAKE_EVERY_S
+        self._last_tick_s = 0.0
+        self._tally = Tally(ttft_slo_s=self._config.slo.ttft_s, tpot_slo_s=self._config.slo.tpot_s)
+        self._timeline = TimelineWriter()
+        self._decide_s = self._watch_s = 0.0
+
+    def play(self) -> Result:
+        """Run to the end."""
+        began_s = self._clock()
+        while not self._ended():
+            self._turn()
+        fleet = self._fleet
+        self._tally.add(fleet.take_outcomes())
+        if self._tally.ended == 0:
+            raise ScenarioError("the trace has no request in the time that is played")
+        score = self._tally.score(fleet.usage(), self._counts, end_s=fleet.now_s)
+        wall_s = self._clock() - began_s - self._feed.spent_s - self._watch_s
+        return Result(
+            score=score,
+            timeline=self._timeline.timeline(),
+            changes=tuple(self._counts.changes),
+            end_s=fleet.now_s,
+            spent=Spent(wall_s=wall_s, decide_wall_s=self._decide_s),
+        )
+
+    def _ended(self) -> bool:
+        if not self._feed.exhausted:
+            return False
+        if self._fleet.now_s >= self._feed.last_s and self._fleet.idle:
+            return True
+        if self._fleet.now_s - self._feed.last_s > OVERTIME_MAX_S:
+            raise ScenarioError(
+                f"requests still wait {OVERTIME_MAX_S / 86400.0:.0f} days after the last arrival:"
+                f" {self._counts.now} replicas never carry this load"
+            )
+        return False
+
+    def _turn(self) -> None:
+        """Whatever is due next; of things due at once, in the order of the chain."""
+        keda = self._keda
+        driven = self._fixed is None
+        due_s = min(self._next_dcgm_s, self._next_scrape_s, self._next_tick_s)
+        if driven:
+            due_s = min(due_s, keda.next_poll_at_s, keda.next_sync_at_s)
+        self._feed.load_until(self._fleet, due_s)
+        self._fleet.advance(due_s)
+        if self._next_dcgm_s == due_s:
+            self._next_dcgm_s += self._scenario.timing.dcgm_every_s
+            self._observer.collect_gpus(self._fleet.counters())
+        elif self._next_scrape_s == due_s:
+            self._next_scrape_s += self._scenario.timing.scrape_every_s
+            self._observer.scrape(self._fleet.counters())
+        elif self._next_tick_s == due_s:
+            self._next_tick_s += self._config.tick_s
+            self._tick(due_s)
+        elif keda.next_poll_at_s == due_s:
+            self._poll(due_s)
+        else:
+            self._sync(due_s)
+
+    def _tick(self, now_s: float) -> None:
+        """Observe, decide, publish."""
+        replicas = dataclasses.replace(
+            self._fleet.replica_status(now_s, since_s=self._last_tick_s),
+            replicas_min=self._scenario.scaled_object.replicas_min,
+            replicas_max=self._scenario.scaled_object.replicas_max,
+        )
+        self._last_tick_s = now_s
+        ready = [view.uid for view in self._fleet.replicas() if view.phase is Phase.READY]
+        observation = self._observer.observe(replicas, ready, now_s)
+        decision = self._decide(observation, now_s) if self._fixed is None else None
+        arrived = self._feed.arrived(now_s)
+        self._timeline.add(observation, decision, arrived=arrived, wanted=self._counts.now)
+        if now_s >= self._next_take_s:
+            self._next_take_s = now_s + TAKE_EVERY_S
+            self._tally.add(self._fleet.take_outcomes())
+        if self._watch is not None:
+            began_s = self._clock()
+            self._watch(
+                Tick(at_s=now_s, arrived=arrived, observation=observation, decision=decision)
+            )
+            self._watch_s += self._clock() - began_s
+
+    def _decide(self, observation: Observation, now_s: float) -> Decision:
+        began_s = self._clock()
+        decision, self._state = decide(observation, self._state, self._config, now_s)
+        self._decide_s += self._clock() - began_s
+        self._published = _answer(decision)
+        return decision
+
+    def _poll(self, now_s: float) -> None:
+        polled = self._actuator.poll(
+            self._keda, now_s=now_s, answer=self._published, scale=self._scale(now_s)
+        )
+        self._keda = polled.state
+        self._set(polled.replicas, now_s)
+
+    def _sync(self, now_s: float) -> None:
+        synced = self._actuator.hpa_sync(
+            self._keda, now_s=now_s, answer=self._published, scale=self._scale(now_s)
+        )
+        self._keda = synced.state
+        self._set(synced.replicas, now_s)
+
+    def _scale(self, now_s: float) -> Scale:
+        seen = self._fleet.replica_status(now_s, since_s=now_s)
+        return Scale(spec_replicas=seen.wanted, status_replicas=seen.current, ready_pods=seen.ready)
+
+    def _set(self, count: int, now_s: float) -> None:
+        if self._counts.set(count, now_s):
+            self._fleet.set_replicas(count, now_s=now_s)
+
+
+def _answer(decision: Decision) -> Read:
+    """What the daemon answers from a decision: UNAVAILABLE where nothing may be said."""
+    if decision.verdict is Verdict.UNKNOWN:
+        return Failure.METRICS
+    return Answer(
+        integer=decision.replicas_desired, double=decision.encoded, active=decision.active
+    )

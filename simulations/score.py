@@ -1,0 +1,186 @@
+"""What a run came to: attainment, latencies, GPU time, changes of the count."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from simulations.engine_layout import Records
+from simulations.lifecycle import Usage
+from simulations.request_ring import RequestStatus
+
+Singles = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantiles:
+    """Of one latency over the requests that have it; NaN where none has."""
+
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaChange:
+    """One change of spec.replicas."""
+
+    at_s: float
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """The numbers a policy is judged by.
+
+    ``slo_attainment_ratio`` is the share of all arrived requests that completed with a TTFT, and a
+    mean TPOT where one is asked for, within the objectives; NaN where nothing arrived.
+    ``requests_rejected`` includes requests longer than the model takes.  ``replicas_*`` are of
+    spec.replicas, the mean over time.  A reversal is a change in the other direction than the
+    change before it.
+    """
+
+    requests: int
+    completed: int
+    rejected: int
+    cut_by_scale_down: int
+    slo_attainment_ratio: float
+    gpu_hours: float
+    pending_gpu_hours: float
+    replica_hours: float
+    ttft_s: Quantiles
+    tpot_s: Quantiles
+    queue_s: Quantiles
+    replicas_min: int
+    replicas_mean: float
+    replicas_max: int
+    replica_changes: int
+    reversals: int
+
+
+class Tally:
+    """Takes outcomes in as they come: twelve bytes a request are kept, for the quantiles."""
+
+    def __init__(self, *, ttft_slo_s: float, tpot_slo_s: float) -> None:
+        """``tpot_slo_s`` 0 sets no objective."""
+        self._ttft_slo_s = ttft_slo_s
+        self._tpot_slo_s = tpot_slo_s
+        self._requests = 0
+        self._good = 0
+        self._by_status = np.zeros(len(RequestStatus), dtype=np.int64)
+        self._ttft: list[Singles] = []
+        self._tpot: list[Singles] = []
+        self._queue: list[Singles] = []
+
+    @property
+    def ended(self) -> int:
+        """Requests taken in so far."""
+        return self._requests
+
+    def add(self, outcomes: Records) -> None:
+        """Take in requests that have ended."""
+        status = outcomes["status"]
+        ttft_s = outcomes["first_token_at_s"] - outcomes["arrival_at_s"]
+        gaps = outcomes["output_tokens"] - 1
+        completed = status == RequestStatus.COMPLETED
+        several = completed & (gaps > 0)
+        tpot_s = np.zeros(len(outcomes))
+        decode_s = outcomes["finished_at_s"] - outcomes["first_token_at_s"]
+        np.divide(decode_s, gaps, out=tpot_s, where=several)
+        good = completed & (ttft_s <= self._ttft_slo_s)
+        if self._tpot_slo_s > 0.0:
+            good &= tpot_s <= self._tpot_slo_s
+        self._requests += len(outcomes)
+        self._good += int(good.sum())
+        self._by_status += np.bincount(status, minlength=len(RequestStatus))
+        self._keep(self._ttft, ttft_s[~np.isnan(ttft_s)])
+        self._keep(self._tpot, tpot_s[several])
+        queue_s = outcomes["scheduled_at_s"] - outcomes["arrival_at_s"]
+        self._keep(self._queue, queue_s[~np.isnan(queue_s)])
+
+    @staticmethod
+    def _keep(kept: list[Singles], values: npt.NDArray[np.float64]) -> None:
+        kept.append(values.astype(np.float32))
+
+    def score(self, usage: Usage, counts: "CountHistory", *, end_s: float) -> Score:
+        """The score of a run that ended at ``end_s``."""
+        by_status = self._by_status
+        rejected = by_status[RequestStatus.REJECTED] + by_status[RequestStatus.TOO_LONG]
+        return Score(
+            requests=self._requests,
+            completed=int(by_status[RequestStatus.COMPLETED]),
+            rejected=int(rejected),
+            cut_by_scale_down=int(by_status[RequestStatus.CUT]),
+            slo_attainment_ratio=self._good / self._requests if self._requests else float("nan"),
+            gpu_hours=usage.gpu_hours,
+            pending_gpu_hours=usage.pending_gpu_hours,
+            replica_hours=usage.replica_hours,
+            ttft_s=quantiles(self._ttft),
+            tpot_s=quantiles(self._tpot),
+            queue_s=quantiles(self._queue),
+            replicas_min=counts.lowest,
+            replicas_mean=counts.mean(end_s),
+            replicas_max=counts.highest,
+            replica_changes=len(counts.changes),
+            reversals=counts.reversals,
+        )
+
+
+class CountHistory:
+    """spec.replicas over a run that begins at 0 s."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.changes: list[ReplicaChange] = []
+
+    @property
+    def now(self) -> int:
+        """The count that holds."""
+        return self.changes[-1].after if self.changes else self.first
+
+    def set(self, count: int, at_s: float) -> bool:
+        """Note what is wanted from ``at_s`` on; whether that is a change."""
+        if count == self.now:
+            return False
+        self.changes.append(ReplicaChange(at_s=at_s, before=self.now, after=count))
+        return True
+
+    @property
+    def lowest(self) -> int:
+        """The lowest count there was."""
+        return min((self.first, *(change.after for change in self.changes)))
+
+    @property
+    def highest(self) -> int:
+        """The highest count there was."""
+        return max((self.first, *(change.after for change in self.changes)))
+
+    def mean(self, end_s: float) -> float:
+        """Mean over time up to ``end_s``."""
+        if end_s <= 0.0:
+            return float(self.first)
+        steps = sum(
+            (change.after - change.before) * (end_s - change.at_s) for change in self.changes
+        )
+        return self.first + steps / end_s
+
+    @property
+    def reversals(self) -> int:
+        """Changes in the other direction than the change before."""
+        ups = [change.after > change.before for change in self.changes]
+        return sum(one != other for one, other in itertools.pairwise(ups))
+
+
+def quantiles(parts: Sequence[Singles]) -> Quantiles:
+    """Of all values together, by linear interpolation; NaN without any."""
+    values = np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
+    if values.size == 0:
+        nan = float("nan")
+        return Quantiles(p50=nan, p90=nan, p95=nan, p99=nan, max=nan)
+    p50, p90, p95, p99, highest = np.quantile(values, (0.5, 0.9, 0.95, 0.99, 1.0)).tolist()
+    return Quantiles(p50=p50, p90=p90, p95=p95, p99=p99, max=highest)

@@ -1,0 +1,194 @@
+"""``scaler simulate`` as people start it."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scaler import cli
+from scaler.ops.replay import read_log, replay
+from scaler.service.codec import DecisionRecord, StateRecord
+from simulations.timeline import COLUMNS
+from simulations.trace_generate import Lengths, Shape, TraceSpec, generate
+from simulations.traces import write_trace
+
+PROGRAM = "from scaler import cli; cli.main()"
+MACHINE = ("wall_s", "decide_wall_s", "simulated_requests_per_s")  # not of the scenario
+
+
+@pytest.fixture(name="run")
+def _run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]  # a function of the test
+    def run(*arguments: str) -> tuple[int, str, list[str]]:
+        monkeypatch.setattr("sys.argv", ["scaler", "simulate", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err.splitlines()
+
+    return run
+
+
+@pytest.fixture(name="trace", scope="module")
+def _trace(tmp_path_factory: pytest.TempPathFactory) -> str:
+    spec = TraceSpec(
+        shape=Shape.STEP,
+        duration_s=900.0,
+        rate_per_s=2.0,
+        peak_per_s=12.0,
+        at_s=300.0,
+        prompt=Lengths(median_tokens=500.0, p95_tokens=1500.0, longest_tokens=3000),
+    )
+    path = tmp_path_factory.mktemp("traces") / "step.csv.gz"
+    write_trace(path, generate(spec, seed=5))
+    return str(path)
+
+
+def _summary(directory: Path) -> dict[str, object]:
+    return json.loads((directory / "summary.json").read_text())
+
+
+def test_it_writes_what_can_be_read_back(run, trace: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "run"
+    status, printed, errors = run(trace, "--out", str(out), "--start-up-s", "40", "--json")
+    assert (status, errors) == (0, [])
+    summary = _summary(out)
+    assert json.loads(printed) == summary
+    assert summary["trace"] == "step.csv.gz"
+    assert summary["requests"] == summary["completed"] > 5000
+    assert 0.5 < summary["slo_attainment_ratio"] <= 1.0
+    assert summary["gpu_hours"] == pytest.approx(4.0 * summary["replica_hours"])
+    assert set(summary["ttft_s"]) == {"p50", "p90", "p95", "p99", "max"}
+    assert "oracle_gpu_hours" not in summary, "what is not computed is not claimed"
+    with (out / "timeline.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == (*COLUMNS, "decided_by")
+    assert len(rows) >= 60  # 900 s of 15 s ticks
+    ready = [int(row["replicas_ready"]) for row in rows]
+    assert max(ready) > ready[0] == 1
+    records = list(read_log(out / "decisions.jsonl"))
+    assert isinstance(records[0], StateRecord)
+    assert sum(isinstance(record, DecisionRecord) for record in records) == len(rows)
+
+
+def test_its_log_is_replayed_by_the_daemons_replay(run, trace: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Invariant 4: the log holds all that the decisions depended on."""
+    run(trace, "--out", str(tmp_path))
+    replayed = list(replay(read_log(tmp_path / "decisions.jsonl")))
+    assert len(replayed) >= 60
+    assert all(one.same for one in replayed)
+
+
+def test_two_processes_write_the_same_bytes(trace: str, tmp_path: Path) -> None:
+    """Invariant 5, with different hash seeds so that no order of a set is in the result."""
+    for name, hash_seed in (("one", "1"), ("other", "2")):
+        arguments = (trace, "--out", str(tmp_path / name), "--load-factor", "1.5", "--seed", "7")
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, "simulate", *arguments],
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+        )
+    for file in ("timeline.csv", "decisions.jsonl"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+    one, other = _summary(tmp_path / "one"), _summary(tmp_path / "other")
+    for key in MACHINE:
+        del one[key], other[key]
+    assert one == other
+
+
+def test_a_seed_is_another_run(run, trace: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for seed in ("1", "2"):
+        assert run(trace, "--out", str(tmp_path / seed), "--seed", seed)[0] == 0
+    assert (tmp_path / "1/timeline.csv").read_bytes() != (tmp_path / "2/timeline.csv").read_bytes()
+
+
+def test_settings_reach_the_policy(run, trace: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """By path, by metadata key, by option, from the file; the nearer one wins."""
+    config = tmp_path / "config.yaml"
+    config.write_text("policy: {slo: {ttft_s: 9, tpot_s: 8}, demand: {rate_time_constant_s: 45}}\n")
+    status, _, errors = run(
+        trace, "--out", str(tmp_path), "--until-s", "120", "--config", str(config),
+        "--set", "hold_down.window_s=120", "--set", "forecastQuantileRatio=0.8",
+        "--slo-ttft-s", "3", "--attainment", "0.95", "--kubernetes-version", "1.34",
+    )  # fmt: skip
+    assert (status, errors) == (0, [])
+    first = next(read_log(tmp_path / "decisions.jsonl"))
+    assert isinstance(first, StateRecord)
+    policy = first.policy
+    assert (policy.slo.ttft_s, policy.slo.tpot_s) == (3.0, 8.0)
+    assert policy.slo.attainment_target_ratio == 0.95
+    assert policy.hold_down.window_s == 120.0
+    assert policy.forecast.quantile_ratio == 0.8
+    assert policy.demand.rate_time_constant_s == 45.0
+    assert (policy.hpa.kubernetes_minor, policy.hpa.tolerance_up_ratio) == (34, 0.1)
+
+
+def test_a_fixed_count_and_a_limit_of_gpus(run, trace: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    fixed, few = tmp_path / "fixed", tmp_path / "few"
+    assert run(trace, "--out", str(fixed), "--policy", "fixed:3")[0] == 0
+    summary = _summary(fixed)
+    assert summary["replicas"] == {"min": 3, "mean": 3.0, "max": 3}
+    assert summary["replica_changes"] == 0
+    assert (fixed / "decisions.jsonl").read_bytes() == b""
+    assert run(trace, "--out", str(few), "--gpus-total", "4", "--start-up-s", "20,40")[0] == 0
+    assert _summary(few)["pending_gpu_hours"] > 0.0
+
+
+def test_bad_rows_are_named_or_counted(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    trace = tmp_path / "bad.csv"
+    rows = [f"{at}.5,100,20" for at in range(30)]
+    trace.write_text("\n".join(["arrival_s,prompt_tokens,output_tokens", *rows, "31,-4,20", ""]))
+    status, _, errors = run(str(trace), "--out", str(tmp_path / "out"))
+    assert status == 2
+    assert len(errors) == 1
+    assert "line 32" in errors[0]
+    assert "-4" in errors[0]
+    assert run(str(trace), "--out", str(tmp_path / "out"), "--skip-bad-rows")[0] == 0
+    summary = _summary(tmp_path / "out")
+    assert (summary["rows_skipped"], summary["requests"]) == (1, 30)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("--set", "hold_down.window_s=-5"), ("holdDownWindowSeconds", "-5", "[0, 7200]")),
+        (("--set", "nonsense=1"), ("nonsense",)),
+        (("--set", "nonsense"), ("--set 'nonsense'", "KEY=VALUE")),
+        (("--set", "bounds.replicas_max=4"), ("operator",)),
+        (("--slo-ttft-s", "x"), ("ttftSloSeconds", "'x'", "number")),
+        (("--attainment", "2"), ("sloAttainmentTarget", "'2'", "[0.5, 0.9999]")),
+        (("--policy", "keda-queue"), ("policy = keda-queue", "predictive, reactive or fixed:N")),
+        (("--replica-model", "gpt-9"), ("replica_model = gpt-9", "llama-3.1-70b-h100-tp4")),
+        (("--start-up-s", "soon"), ("--start-up-s = 'soon'", "MEDIAN,P95")),
+        (("--start-up-s", "50,20"), ("--start-up-s = '50,20'", "0 < median < p95")),
+        (("--min-replicas", "0"), ("--min-replicas = 0", "[1, 32]")),
+        (("--min-replicas", "9", "--max-replicas", "8"), ("--min-replicas = 9", "[1, 8]")),
+        (("--initial-replicas", "40"), ("initial_replicas = 40", "[1, 32]")),
+        (("--gpus-total", "3"), ("gpus_total = 3", "at least 4")),
+        (("--load-factor", "0"), ("load_factor = 0.0", "(0, 1000]")),
+        (("--kubernetes-version", "new"), ("'new'", "1.33")),
+        (("--seed", "-1"), ("--seed = -1", "at least 0")),
+        (("--until-s", "-1"), ("until_s = -1.0", "above 0")),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(  # type: ignore[no-untyped-def]
+    run, trace: str, tmp_path: Path, arguments: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
+    status, printed, errors = run(trace, "--out", str(tmp_path / "out"), *arguments)
+    assert (status, printed) == (2, "")
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    for part in parts:
+        assert part in errors[0]
+
+
+def test_a_folder_that_cannot_be_made_is_the_worlds_fault(run, trace: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "file").write_text("in the way")
+    status, _, errors = run(trace, "--out", str(tmp_path / "file" / "run"))
+    assert status == 1
+    assert len(errors) == 1
+    assert "file" in errors[0]
