@@ -33,10 +33,15 @@ def tiny_model(vllm_programs: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session", autouse=True)
 def _named(request: pytest.FixtureRequest) -> Iterator[None]:
-    """``VLLM`` and ``VLLM_TEST_MODEL`` name both for programs, unless they are set already."""
+    """``VLLM`` and ``VLLM_TEST_MODEL`` name both for programs, unless they are set already.
+
+    Without a size of the KV cache vLLM takes nearly all memory of a CPU, and starts only if so much
+    is free.
+    """
     with pytest.MonkeyPatch.context() as patch:
         if "VLLM_TEST_MODEL" not in os.environ:
             programs = request.getfixturevalue("vllm_programs")
             patch.setenv("VLLM_TEST_MODEL", str(request.getfixturevalue("tiny_model")))
+            patch.setenv("VLLM_CPU_KVCACHE_SPACE", os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"))
             patch.setenv("VLLM", os.environ.get("VLLM", str(programs / "vllm")))
         yield
