@@ -5,6 +5,7 @@ import csv
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -172,7 +173,11 @@ class Progress(Protocol):
 def shown_progress(until_s: float | None) -> Iterator[Progress]:
     """Progress on standard error, from two seconds on: live on a terminal, lines elsewhere."""
     if not sys.stderr.isatty():
-        yield _Lines()
+        lines = _Lines()
+        try:
+            yield lines
+        finally:
+            lines.stop()
         return
     from rich.console import Console  # noqa: PLC0415
     from rich.status import Status  # noqa: PLC0415
@@ -213,13 +218,24 @@ class _Lines:
 
     def __init__(self) -> None:
         self._pace = _Pace(PLAIN_EVERY_S)
+        self._said: threading.Timer | None = None
 
     def __call__(self, tick: Tick) -> None:
+        self.stop()
         if self._pace.due():
             click.echo(self._pace.text(tick), err=True)
 
     def say(self, what: str) -> None:
-        pass
+        """Said only if it takes long: whoever does it cannot look at a clock meanwhile."""
+        self._said = threading.Timer(SHOW_AFTER_S, click.echo, (what,), {"err": True})
+        self._said.daemon = True
+        self._said.start()
+
+    def stop(self) -> None:
+        """What was to be said is over."""
+        if self._said is not None:
+            self._said.cancel()
+            self._said = None
 
 
 class _Live:

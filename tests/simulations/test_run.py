@@ -1,6 +1,7 @@
 """The whole loop: conservation, determinism, what the policy and the chain make of a load."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -233,6 +234,38 @@ def test_the_machine_is_measured_by_the_clock_that_is_given() -> None:
     assert result.spent.decide_wall_s == decisions
     assert result.spent.wall_s > result.spent.decide_wall_s
     assert simulate(_scenario()).spent.wall_s == 0.0
+
+
+def test_reading_the_trace_and_watching_are_not_counted() -> None:
+    """Only these two let time pass here, 1000 s each time."""
+    now = [0.0]
+
+    def slow_trace() -> Iterator[Requests]:
+        for chunk in _trace():
+            now[0] += 1000.0
+            yield chunk
+
+    def slow_watch(_tick: Tick) -> None:
+        now[0] += 1000.0
+
+    scenario = _scenario(requests=slow_trace())
+    assert simulate(scenario, watch=slow_watch, clock=lambda: now[0]).spent.wall_s == 0.0
+    assert now[0] > 100_000.0
+
+
+def test_starts_are_learned_from_what_was_seen() -> None:
+    """The lead is the prior of 180 s and a tick of 15 s, then what starts took: 60 s and 15 s."""
+    lead_s = simulate(_scenario()).timeline.column("forecast_lead_s")
+    lead_s = lead_s[np.isfinite(lead_s)]
+    assert lead_s[0] == 195.0
+    assert lead_s[-1] == pytest.approx(75.0)
+
+
+def test_the_policy_knows_the_bounds_of_the_scaled_object() -> None:
+    result = simulate(_scenario(scaled_object=_spec(low=2, high=3), replicas_first=2))
+    desired = result.timeline.column("replicas_desired")
+    assert (desired.min(), desired.max()) == (2.0, 3.0)
+    assert "bounds" in result.timeline.decided_by.tolist()
 
 
 def test_the_observation_is_as_old_as_its_scrape() -> None:
