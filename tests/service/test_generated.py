@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 from google.protobuf.descriptor import FieldDescriptor as Field
 
 from scaler._generated import externalscaler_pb2 as pb
@@ -38,7 +37,6 @@ METHODS = {
 
 
 def test_regenerating_leaves_no_difference(tmp_path: Path) -> None:
-    pytest.importorskip("grpc_tools")
     generate(tmp_path)
     made = sorted((tmp_path / "scaler/_generated").iterdir())
     assert [path.name for path in made] == [path.name for path in GENERATED]
