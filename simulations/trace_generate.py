@@ -14,6 +14,9 @@ from simulations.trace_chunks import Requests
 
 WINDOW_S = 600.0  # arrivals are drawn a window at a time
 
+LONGEST_TOKENS = 32768
+TOKENS_MAX = 2**30
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -35,7 +38,19 @@ class Lengths:
 
     median_tokens: float
     p95_tokens: float
-    longest_tokens: int = 32768
+    longest_tokens: int = LONGEST_TOKENS
+
+    def __post_init__(self) -> None:
+        """Raise ScenarioError for lengths that cannot be."""
+        if not 1.0 <= self.median_tokens <= self.p95_tokens <= 1e9:
+            raise ScenarioError(
+                f"median_tokens, p95_tokens = {self.median_tokens:g}, {self.p95_tokens:g},"
+                " must be 1 <= median <= p95 <= 1e9"
+            )
+        if not 1 <= self.longest_tokens <= TOKENS_MAX:
+            raise ScenarioError(
+                f"longest_tokens = {self.longest_tokens}, must be in [1, {TOKENS_MAX}]"
+            )
 
     def draw(self, random: np.random.Generator, count: int) -> npt.NDArray[np.int32]:
         """``count`` lengths; sigma = ln(p95 / median) / 1.645."""
@@ -76,6 +91,8 @@ class TraceSpec:
             value = getattr(self, name)
             if not 0.0 <= value <= 1e6:
                 raise ScenarioError(f"{name} = {value}, must be in [0, 1e6]")
+        if not 0.0 <= self.at_s <= 1e9:
+            raise ScenarioError(f"at_s = {self.at_s}, must be in [0, 1e9]")
         if max(self.rate_per_s, self._peak()) <= 0.0:
             raise ScenarioError(f"rate_per_s = {self.rate_per_s}, must be above 0")
 

@@ -8,7 +8,7 @@ passes through bounded memory; only the public formats, which need not be sorted
 
 import gzip
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
@@ -44,35 +44,48 @@ class TraceReader:
 
     A fault raises ScenarioError naming file, line and what is wrong; with ``skip_bad_rows`` bad
     rows are left out and counted in ``rows_skipped`` (unsorted arrivals in a native trace among
-    them), and only a file without a single good row is an error.
+    them), and only a file without a single good row is an error.  ``read_ratio`` is the share of
+    the file that was read.
     """
 
     path: Path
     skip_bad_rows: bool = False
     tenants: dict[str, int] = field(default_factory=dict)
     rows_skipped: int = 0
+    read_ratio: float = 0.0
     _last_s: float = 0.0
 
     def __iter__(self) -> Iterator[Requests]:
         """The chunks, in order of arrival."""
         self.tenants.clear()
         self.rows_skipped = 0
+        self.read_ratio = 0.0
         self._last_s = 0.0
         empty = True
         for chunk in self._chunks():
             if len(chunk):
                 empty = False
+                self._last_s = float(chunk.arrival_s[-1])
                 yield chunk
+        self.read_ratio = 1.0
         if empty:
             raise ScenarioError(f"{self.path}: holds no requests")
+
+    @property
+    def span_s(self) -> float:
+        """The last arrival, by what was read so far and the share of the file that was read."""
+        return self._last_s / self.read_ratio if self.read_ratio > 0.0 else 0.0
 
     def _chunks(self) -> Iterator[Requests]:
         try:
             if self.path.suffix == ".parquet":
                 yield from self._parquet()
                 return
-            with _open_binary(self.path) as file:
-                yield from self._text(file)
+            size = max(self.path.stat().st_size, 1)
+            with self.path.open("rb") as raw, _unpacked(self.path, raw) as file:
+                for chunk in self._text(file):
+                    self.read_ratio = min(raw.tell() / size, 1.0)
+                    yield chunk
         except (OSError, EOFError, pa.ArrowInvalid) as error:
             raise ScenarioError(f"{self.path}: cannot be read: {error}") from error
 
@@ -184,6 +197,7 @@ class TraceReader:
             raise ScenarioError(self._wrong_columns(header))
         names = [n for n in ("arrival_s", "prompt_tokens", "output_tokens", "class") if n in header]
         row = 2
+        rows = max(file.metadata.num_rows, 1)
         for batch in file.iter_batches(batch_size=1 << 18, columns=names):
             # Through the text parser, so that one piece of code judges rows of either file type.
             buffer = pa.BufferOutputStream()
@@ -192,14 +206,13 @@ class TraceReader:
             lines = buffer.getvalue().to_pybytes().splitlines(keepends=True)
             columns = parse_csv_block(lines, header=names, dialect=dialect, first_line=row)
             self._account(columns.bad_rows)
-            yield self._in_order(columns)
             row += len(lines)
+            self.read_ratio = min((row - 2) / rows, 1.0)
+            yield self._in_order(columns)
 
 
-def _open_binary(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return cast("IO[bytes]", gzip.open(path, "rb"))
-    return path.open("rb")
+def _unpacked(path: Path, raw: IO[bytes]) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
 
 
 def read_trace(path: str | Path, *, skip_bad_rows: bool = False) -> TraceReader:
@@ -257,9 +270,13 @@ def cut_out(chunks: Iterable[Requests], *, from_s: float, until_s: float) -> Ite
 
 
 def write_trace(
-    path: str | Path, chunks: Iterable[Requests], *, tenants: Sequence[str] = ()
+    path: str | Path, chunks: Iterable[Requests], *, tenants: Collection[str] = ()
 ) -> int:
-    """Write a native trace (CSV, ``.gz`` or ``.parquet`` by the name) and return its rows."""
+    """Write a native trace (CSV, ``.gz`` or ``.parquet`` by the name) and return its rows.
+
+    ``tenants`` are the names of the classes by number; a view that grows while the chunks come, as
+    ``TraceReader.tenants.keys()``, will do.
+    """
     target = Path(path)
     written = (_table(chunk, tenants) for chunk in chunks)
     first = next(written, None)
@@ -269,13 +286,20 @@ def write_trace(
     if target.suffix == ".parquet":
         with pa_parquet.ParquetWriter(target, first.schema) as writer:
             return sum(_put(writer, table) for table in tables)
-    options = pa_csv.WriteOptions(quoting_style="none")
-    opener = gzip.open if target.suffix == ".gz" else open
+    options = pa_csv.WriteOptions(quoting_style="needed", quoting_header="none")
     with (
-        opener(target, "wb") as stream,
+        target.open("wb") as raw,
+        _packed(target, raw) as stream,
         pa_csv.CSVWriter(stream, first.schema, write_options=options) as writer,
     ):
         return sum(_put(writer, table) for table in tables)
+
+
+def _packed(path: Path, raw: IO[bytes]) -> IO[bytes]:
+    """Without a name and a time in it, so that equal traces are equal files."""
+    if path.suffix != ".gz":
+        return raw
+    return cast("IO[bytes]", gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0))
 
 
 def _put(writer: pa_parquet.ParquetWriter | pa_csv.CSVWriter, table: pa.Table) -> int:
@@ -283,12 +307,14 @@ def _put(writer: pa_parquet.ParquetWriter | pa_csv.CSVWriter, table: pa.Table) -
     return int(table.num_rows)
 
 
-def _table(requests: Requests, tenants: Sequence[str]) -> pa.Table:
+def _table(requests: Requests, tenants: Collection[str]) -> pa.Table:
     columns = {
         "arrival_s": pa.array(np.round(requests.arrival_s, 6)),
         "prompt_tokens": pa.array(requests.prompt_tokens),
         "output_tokens": pa.array(requests.output_tokens),
     }
     if tenants:
-        columns["class"] = pa.array(np.asarray(tenants)[requests.tenant].tolist(), pa.string())
+        columns["class"] = pa.array(
+            np.asarray(list(tenants))[requests.tenant].tolist(), pa.string()
+        )
     return pa.table(columns)

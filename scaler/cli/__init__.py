@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "manifest": "the ScaledObject for a workload",
         "serve": "the daemon: a KEDA external scaler",
         "simulate": "one policy on one trace",
+        "trace": "sum up, convert, generate and slice request traces",
     }
 )
 

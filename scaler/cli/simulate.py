@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scaler.cli.progress import shown
 from scaler.config import load
 from scaler.config_tree import ScalerConfig
 from scaler.core.config import PolicyConfig
@@ -102,15 +103,16 @@ def command(
     try:
         out.mkdir(parents=True, exist_ok=True)
         with (
-            output.shown_progress(options["until_s"]) as progress,
+            shown() as progress,
             output.decision_log(out, scenario) as log,
         ):
             progress.say("loading the replica model (compiled once, which takes half a minute)")
             load_kernel()
+            show = output.ticked(progress, reader, options["until_s"])
 
             def watch(tick: Any) -> None:
                 log(tick)
-                progress(tick)
+                show(tick)
 
             result = simulate(scenario, watch=watch, clock=time.perf_counter)
         summary = output.summary(trace.name, scenario, result, rows_skipped=reader.rows_skipped)

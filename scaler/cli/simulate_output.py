@@ -4,27 +4,21 @@ import contextlib
 import csv
 import json
 import math
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import click
-
+from scaler.cli.progress import Progress, time_left
 from scaler.config import config_hash
 from scaler.core.policy import PolicyState
 from scaler.service.codec import SCHEMA_VERSION, DecisionRecord, StateRecord, encode
-from simulations.run import Result, Tick
+from simulations.run import Result, Tick, Watch
 from simulations.scenario import Scenario, watched
 from simulations.score import Quantiles
 from simulations.timeline import COLUMNS
+from simulations.traces import TraceReader
 
 NAMESPACE, NAME, TARGET, ID = "simulated", "simulated", "deployment/simulated", "0"
-SHOW_AFTER_S = 2.0
-PLAIN_EVERY_S = 10.0
-TERMINAL_EVERY_S = 0.2
 
 Log = Callable[[Tick], None]
 
@@ -157,107 +151,21 @@ def _seconds(value: float | None) -> str:
 # Progress
 
 
-class Progress(Protocol):
-    """Shows how far a run is."""
+def ticked(progress: Progress, reader: TraceReader, until_s: float | None) -> Watch:
+    """Shows simulated time, rate and time left, tick by tick."""
 
-    def __call__(self, tick: Tick) -> None:
-        """Take in a tick."""
-        ...
+    def show(tick: Tick) -> None:
+        progress(lambda elapsed_s: _pace(tick, elapsed_s) + _left(tick, elapsed_s))
 
-    def say(self, what: str) -> None:
-        """Say what is done before the first tick."""
-        ...
+    def _left(tick: Tick, elapsed_s: float) -> str:
+        span_s = reader.span_s if until_s is None else min(until_s, reader.span_s)
+        return time_left(tick.at_s / span_s if span_s > 0.0 else 0.0, elapsed_s)
 
-
-@contextlib.contextmanager
-def shown_progress(until_s: float | None) -> Iterator[Progress]:
-    """Progress on standard error, from two seconds on: live on a terminal, lines elsewhere."""
-    if not sys.stderr.isatty():
-        lines = _Lines()
-        try:
-            yield lines
-        finally:
-            lines.stop()
-        return
-    from rich.console import Console  # noqa: PLC0415
-    from rich.status import Status  # noqa: PLC0415
-
-    status = Status("", console=Console(stderr=True))
-    live = _Live(status, until_s)
-    try:
-        yield live
-    finally:
-        status.stop()
+    return show
 
 
-class _Pace:
-    """When to show something next, and how fast the run is."""
-
-    def __init__(self, every_s: float) -> None:
-        self._began_s = time.monotonic()
-        self._every_s = every_s
-        self._due_s = self._began_s + SHOW_AFTER_S
-
-    def due(self) -> bool:
-        now_s = time.monotonic()
-        if now_s < self._due_s:
-            return False
-        self._due_s = now_s + self._every_s
-        return True
-
-    def text(self, tick: Tick) -> str:
-        elapsed_s = time.monotonic() - self._began_s
-        return (
-            f"{tick.at_s / 3600.0:.1f} h simulated, {tick.arrived:,} requests, "
-            f"{tick.arrived / elapsed_s:,.0f} requests/s"
-        )
-
-
-class _Lines:
-    """One line every few seconds."""
-
-    def __init__(self) -> None:
-        self._pace = _Pace(PLAIN_EVERY_S)
-        self._said: threading.Timer | None = None
-
-    def __call__(self, tick: Tick) -> None:
-        self.stop()
-        if self._pace.due():
-            click.echo(self._pace.text(tick), err=True)
-
-    def say(self, what: str) -> None:
-        """Said only if it takes long: whoever does it cannot look at a clock meanwhile."""
-        self._said = threading.Timer(SHOW_AFTER_S, click.echo, (what,), {"err": True})
-        self._said.daemon = True
-        self._said.start()
-
-    def stop(self) -> None:
-        """What was to be said is over."""
-        if self._said is not None:
-            self._said.cancel()
-            self._said = None
-
-
-class _Live:
-    """A line that is rewritten; with an end known, also the time left."""
-
-    def __init__(self, status: Any, until_s: float | None) -> None:
-        self._pace = _Pace(TERMINAL_EVERY_S)
-        self._status = status
-        self._until_s = until_s
-        self._began_s = time.monotonic()
-
-    def __call__(self, tick: Tick) -> None:
-        if self._pace.due():
-            self._status.start()
-            self._status.update(self._pace.text(tick) + self._left(tick))
-
-    def _left(self, tick: Tick) -> str:
-        if self._until_s is None or not 0.0 < tick.at_s < self._until_s:
-            return ""
-        elapsed_s = time.monotonic() - self._began_s
-        return f", {elapsed_s * (self._until_s / tick.at_s - 1.0):.0f} s left"
-
-    def say(self, what: str) -> None:
-        self._status.update(what)
-        self._status.start()
+def _pace(tick: Tick, elapsed_s: float) -> str:
+    return (
+        f"{tick.at_s / 3600.0:.1f} h simulated, {tick.arrived:,} requests, "
+        f"{tick.arrived / elapsed_s:,.0f} requests/s"
+    )
