@@ -4,14 +4,27 @@ A run knows nothing of policies.  It tells its controller what Prometheus and DC
 when it wants to act next, and sets the count that it answers.  A controller sees only what its
 counterpart in a cluster would see: the last scrape, Kubernetes' view of the replicas, or, where the
 real one asks pods or a proxy of its own, the counters of this instant.
+
+A controller is built anew for every run from a ``Context``, by a factory that is given in the
+scenario's ``Policy`` or found by the policy's name in ``simulations.peers``.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
 
+from scaler.core.config import PolicyConfig
 from scaler.core.model import Decision, Replicas
 from simulations.fleet_counters import FleetCounters
+from simulations.replica import ReplicaModel
+from simulations.scaled_object import ClusterSpec, ScaledObjectSpec
+from simulations.timing import Timing
+
+NEVER_S = math.inf
+
+Clock: TypeAlias = Callable[[], float]
+"""Seconds of the machine, given by the caller: nothing here reads a clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,10 +32,11 @@ class View:
     """What can be seen at ``now_s``.
 
     ``replicas`` is what the Kubernetes API shows (``wanted`` is spec.replicas, ``current``
-    status.replicas); ``ready`` are the uids of the replicas that are ready.  ``scrape`` is the last
-    one by Prometheus, None before the first; ``gpu_ratio`` the DCGM utilisation in it, by uid, None
-    before the exporter has a value.  ``live`` reads the counters of this instant, for a controller
-    that asks pods itself or counts requests in a proxy.
+    status.replicas); its start-ups are those since the controller acted last.  ``ready`` are the
+    uids of the replicas that are ready.  ``scrape`` is the last one by Prometheus, None before the
+    first; ``gpu_ratio`` the DCGM utilisation in it, by uid, None before the exporter has a value.
+    ``live`` reads the counters of this instant, for a controller that asks pods itself or counts
+    requests in a proxy.
     """
 
     now_s: float
@@ -49,3 +63,57 @@ class Controller(Protocol):
     @property
     def decision(self) -> Decision | None:
         """The newest decision of the daemon's own policy; None for every other controller."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Stopwatch:
+    """What a run spends in ``decide``: seconds of ``clock``."""
+
+    clock: Clock = field(default=lambda: 0.0)
+    spent_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """All that a controller may know of a run before it begins.
+
+    ``model`` is the true replica model: profile-driven peers derive their capacity from it, others
+    read limits that an operator knows, such as max_num_seqs.  ``config`` has the objectives and
+    what the daemon learns from the watched objects; ``scaled_object`` the bounds and the behaviour
+    that we ship.
+    """
+
+    model: ReplicaModel
+    config: PolicyConfig
+    scaled_object: ScaledObjectSpec
+    cluster: ClusterSpec
+    timing: Timing
+    seed: int
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+
+    @property
+    def replicas_min(self) -> int:
+        """The lowest count that may be asked for."""
+        return self.scaled_object.replicas_min
+
+    @property
+    def replicas_max(self) -> int:
+        """The highest count that may be asked for."""
+        return self.scaled_object.replicas_max
+
+
+ControllerFactory: TypeAlias = Callable[[Context], Controller]
+
+
+class StillController:
+    """Never acts: a fixed count."""
+
+    next_at_s = NEVER_S
+    decision = None
+
+    def scraped(self, counters: FleetCounters, gpu_ratio: Mapping[int, float] | None) -> None:
+        """Nobody looks."""
+
+    def act(self, view: View) -> int | None:
+        """Nothing."""
+        return None

@@ -7,7 +7,7 @@ because a replica that crashes does so before it serves.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -78,13 +78,10 @@ class Observer:
         self._ttft: deque[tuple[float, Ints]] = deque()
         self._itl: deque[tuple[float, Ints]] = deque()
         self._histograms = False
-        self._busy_s: dict[int, float] = {}
-        self._collected_at_s: float | None = None
-        self._gpu_ratio: dict[int, float] | None = None
-        self._gpu_scraped: tuple[float, dict[int, float]] | None = None
+        self._gpu_scraped: tuple[float, Mapping[int, float]] | None = None
 
-    def scrape(self, counters: FleetCounters) -> None:
-        """Prometheus reads the pages of all replicas, and the DCGM exporter's."""
+    def scrape(self, counters: FleetCounters, gpu_ratio: Mapping[int, float] | None = None) -> None:
+        """Prometheus reads the pages of all replicas, and the DCGM exporter's: by uid."""
         values = counters.values
         self._scraped = _Pages(
             at_s=counters.at_s,
@@ -93,22 +90,8 @@ class Observer:
             ttft=counters.ttft_buckets,
             itl=counters.itl_buckets,
         )
-        if self._gpu_ratio is not None:
-            self._gpu_scraped = (counters.at_s, self._gpu_ratio)
-
-    def collect_gpus(self, counters: FleetCounters) -> None:
-        """DCGM takes its values: the share of its interval in which a step was running.
-
-        An assumption: under vLLM a kernel runs through nearly all of a step.
-        """
-        busy = dict(zip(counters.uids.tolist(), counters.values["busy_s"].tolist(), strict=True))
-        if self._collected_at_s is not None:
-            span_s = counters.at_s - self._collected_at_s
-            self._gpu_ratio = {
-                uid: min((busy_s - self._busy_s.get(uid, 0.0)) / span_s, 1.0)
-                for uid, busy_s in busy.items()
-            }
-        self._busy_s, self._collected_at_s = busy, counters.at_s
+        if gpu_ratio is not None:
+            self._gpu_scraped = (counters.at_s, gpu_ratio)
 
     def observe(self, replicas: Replicas, ready: Sequence[int], now_s: float) -> Observation:
         """The observation at ``now_s``; ``ready`` are the uids of the replicas that are ready."""

@@ -1,24 +1,27 @@
-"""One scenario -> result: the fleet, what is seen of it, the policy, and KEDA's chain.
+"""One scenario -> result: the fleet, what is seen of it, and what moves its count.
 
-The control loop is a handful of clocks (scrape, DCGM collection, decision, KEDA poll, HPA sync),
-each with its own period and phase; between two of their times the compiled kernel runs the fleet.
+The loop is a handful of clocks (DCGM collection, scrape, the controller's own, a tick for the
+timeline), each with its own period and phase; between two of their times the compiled kernel runs
+the fleet.  What decides is a ``Controller``: our daemon through KEDA, a peer, a schedule.
 """
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
-from scaler.core.model import Decision, Observation, Verdict
-from scaler.core.policy import PolicyState, decide
+from scaler.core.model import Decision, Observation, Replicas
 from scaler.errors import ScenarioError
-from simulations.actuation import Answer, Failure, KedaActuator, Read, Scale
 from simulations.cluster import Fleet
+from simulations.controller import Clock, Context, Stopwatch, View
+from simulations.fleet_counters import FleetCounters
+from simulations.gpu_exporter import GpuExporter
 from simulations.lifecycle import Phase
 from simulations.observe import Observer
+from simulations.peers import controller_for
 from simulations.scenario import Scenario, watched
 from simulations.score import CountHistory, ReplicaChange, Score, Tally
 from simulations.timeline import Timeline, TimelineWriter
@@ -29,13 +32,10 @@ TAKE_EVERY_S = 300.0  # how often outcomes are taken: what bounds memory
 OVERTIME_MAX_S = 30 * 86400.0  # after the last arrival; what has not ended then never will
 SLOTS_FIRST = 64
 
-Clock: TypeAlias = Callable[[], float]
-"""Seconds of the machine, given by the caller: nothing here reads a clock."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
-    """One decision as it was made; ``decision`` is None where a fixed count needs none."""
+    """One look of the daemon at the fleet; ``decision`` is None where another policy decides."""
 
     at_s: float
     arrived: int  # requests so far
@@ -135,9 +135,8 @@ class _Run:
         self._watch = watch
         self._clock = clock
         policy, spec = scenario.policy, scenario.scaled_object
-        self._config = watched(policy.config, spec, scenario.cluster)
-        self._fixed = policy.replicas_fixed
-        first = scenario.replicas_first if self._fixed is None else self._fixed
+        config = watched(policy.config, spec, scenario.cluster)
+        first = policy.replicas_fixed or scenario.replicas_first
         self._fleet = Fleet(
             model=scenario.model,
             seed=scenario.seed,
@@ -148,24 +147,32 @@ class _Run:
         self._fleet.start_warm(first)
         self._counts = CountHistory(first)
         self._feed = _Feed(scenario, clock)
-        self._observer = Observer(scenario.model, self._config.freshness)
-        self._state = PolicyState()
-        self._published: Read = Failure.METRICS  # before the first decision the daemon has none
-        self._actuator = KedaActuator.of(spec, scenario.cluster)
-        timing = scenario.timing
-        self._keda = dataclasses.replace(
-            self._actuator.start(now_s=0.0),
-            next_poll_at_s=timing.poll_phase_s,
-            next_sync_at_s=timing.sync_phase_s,
+        self._stopwatch = Stopwatch(clock=clock)
+        context = Context(
+            model=scenario.model,
+            config=config,
+            scaled_object=spec,
+            cluster=scenario.cluster,
+            timing=scenario.timing,
+            seed=scenario.seed,
+            stopwatch=self._stopwatch,
         )
+        self._controller = controller_for(policy, context)
+        self._gpus = GpuExporter()
+        self._scraped: tuple[FleetCounters, Mapping[int, float] | None] | None = None
+        self._decision: Decision | None = None
+        self._acted_at_s = self._last_tick_s = 0.0
+        kept = scenario.timeline or watch is not None
+        self._observer = Observer(scenario.model, config.freshness) if kept else None
+        timing = scenario.timing
         self._next_scrape_s = timing.scrape_phase_s
         self._next_dcgm_s = timing.dcgm_phase_s
         self._next_tick_s = timing.tick_phase_s
+        self._tick_every_s = config.tick_s
         self._next_take_s = TAKE_EVERY_S
-        self._last_tick_s = 0.0
-        self._tally = Tally(ttft_slo_s=self._config.slo.ttft_s, tpot_slo_s=self._config.slo.tpot_s)
-        self._timeline = TimelineWriter()
-        self._decide_s = self._watch_s = 0.0
+        self._tally = Tally(ttft_slo_s=config.slo.ttft_s, tpot_slo_s=config.slo.tpot_s)
+        self._timeline = TimelineWriter(policy.name.partition(":")[0])
+        self._watch_s = 0.0
 
     def play(self) -> Result:
         """Run to the end."""
@@ -183,7 +190,7 @@ class _Run:
             timeline=self._timeline.timeline(),
             changes=tuple(self._counts.changes),
             end_s=fleet.now_s,
-            spent=Spent(wall_s=wall_s, decide_wall_s=self._decide_s),
+            spent=Spent(wall_s=wall_s, decide_wall_s=self._stopwatch.spent_s),
         )
 
     def _ended(self) -> bool:
@@ -199,85 +206,81 @@ class _Run:
         return False
 
     def _turn(self) -> None:
-        """Whatever is due next; of things due at once, in the order of the chain."""
-        keda = self._keda
-        driven = self._fixed is None
-        due_s = min(self._next_dcgm_s, self._next_scrape_s, self._next_tick_s)
-        if driven:
-            due_s = min(due_s, keda.next_poll_at_s, keda.next_sync_at_s)
+        """Whatever is due next; of things due at once, in the order in which they are told."""
+        acts_s = self._controller.next_at_s
+        due_s = min(self._next_dcgm_s, self._next_scrape_s, self._next_tick_s, acts_s)
         self._feed.load_until(self._fleet, due_s)
         self._fleet.advance(due_s)
         if self._next_dcgm_s == due_s:
             self._next_dcgm_s += self._scenario.timing.dcgm_every_s
-            self._observer.collect_gpus(self._fleet.counters())
+            self._gpus.collect(self._fleet.counters())
         elif self._next_scrape_s == due_s:
             self._next_scrape_s += self._scenario.timing.scrape_every_s
-            self._observer.scrape(self._fleet.counters())
-        elif self._next_tick_s == due_s:
-            self._next_tick_s += self._config.tick_s
-            self._tick(due_s)
-        elif keda.next_poll_at_s == due_s:
-            self._poll(due_s)
+            self._scrape()
+        elif acts_s == due_s:
+            self._act(due_s)
         else:
-            self._sync(due_s)
+            self._next_tick_s += self._tick_every_s
+            self._tick(due_s)
+
+    def _scrape(self) -> None:
+        counters, gpu_ratio = self._fleet.counters(), self._gpus.ratio
+        self._scraped = (counters, gpu_ratio)
+        self._controller.scraped(counters, gpu_ratio)
+        if self._observer is not None:
+            self._observer.scrape(counters, gpu_ratio)
+
+    def _act(self, now_s: float) -> None:
+        counters, gpu_ratio = self._scraped or (None, None)
+        view = View(
+            now_s=now_s,
+            replicas=self._fleet.replica_status(now_s, since_s=self._acted_at_s),
+            ready=self._ready(),
+            scrape=counters,
+            gpu_ratio=gpu_ratio,
+            live=self._fleet.counters,
+        )
+        self._acted_at_s = now_s
+        count = self._controller.act(view)
+        decision = self._controller.decision
+        if decision is not None and decision is not self._decision:
+            self._decision = decision
+            self._observer = None  # a controller that decides on observations makes its own
+            self._keep(decision.observation, decision)
+        if count is not None and self._counts.set(count, now_s):
+            self._fleet.set_replicas(count, now_s=now_s)
 
     def _tick(self, now_s: float) -> None:
-        """Observe, decide, publish."""
-        replicas = dataclasses.replace(
-            self._fleet.replica_status(now_s, since_s=self._last_tick_s),
-            replicas_min=self._scenario.scaled_object.replicas_min,
-            replicas_max=self._scenario.scaled_object.replicas_max,
-        )
+        """Take outcomes; look as the daemon would where it does not run itself."""
+        if self._observer is not None:
+            replicas = self._bounded(self._fleet.replica_status(now_s, since_s=self._last_tick_s))
+            observation = self._observer.observe(replicas, self._ready(), now_s)
+            self._keep(observation, None)
         self._last_tick_s = now_s
-        ready = [view.uid for view in self._fleet.replicas() if view.phase is Phase.READY]
-        observation = self._observer.observe(replicas, ready, now_s)
-        decision = self._decide(observation, now_s) if self._fixed is None else None
-        arrived = self._feed.arrived(now_s)
-        self._timeline.add(observation, decision, arrived=arrived, wanted=self._counts.now)
         if now_s >= self._next_take_s:
             self._next_take_s = now_s + TAKE_EVERY_S
             self._tally.add(self._fleet.take_outcomes())
+
+    def _bounded(self, replicas: Replicas) -> Replicas:
+        spec = self._scenario.scaled_object
+        return dataclasses.replace(
+            replicas, replicas_min=spec.replicas_min, replicas_max=spec.replicas_max
+        )
+
+    def _ready(self) -> list[int]:
+        return [view.uid for view in self._fleet.replicas() if view.phase is Phase.READY]
+
+    def _keep(self, observation: Observation, decision: Decision | None) -> None:
+        """Write a row, and tell the watcher."""
+        if not self._scenario.timeline and self._watch is None:
+            return
+        now_s = observation.seen_at_s
+        arrived = self._feed.arrived(now_s)
+        if self._scenario.timeline:
+            self._timeline.add(observation, decision, arrived=arrived, wanted=self._counts.now)
         if self._watch is not None:
             began_s = self._clock()
             self._watch(
                 Tick(at_s=now_s, arrived=arrived, observation=observation, decision=decision)
             )
             self._watch_s += self._clock() - began_s
-
-    def _decide(self, observation: Observation, now_s: float) -> Decision:
-        began_s = self._clock()
-        decision, self._state = decide(observation, self._state, self._config, now_s)
-        self._decide_s += self._clock() - began_s
-        self._published = _answer(decision)
-        return decision
-
-    def _poll(self, now_s: float) -> None:
-        polled = self._actuator.poll(
-            self._keda, now_s=now_s, answer=self._published, scale=self._scale(now_s)
-        )
-        self._keda = polled.state
-        self._set(polled.replicas, now_s)
-
-    def _sync(self, now_s: float) -> None:
-        synced = self._actuator.hpa_sync(
-            self._keda, now_s=now_s, answer=self._published, scale=self._scale(now_s)
-        )
-        self._keda = synced.state
-        self._set(synced.replicas, now_s)
-
-    def _scale(self, now_s: float) -> Scale:
-        seen = self._fleet.replica_status(now_s, since_s=now_s)
-        return Scale(spec_replicas=seen.wanted, status_replicas=seen.current, ready_pods=seen.ready)
-
-    def _set(self, count: int, now_s: float) -> None:
-        if self._counts.set(count, now_s):
-            self._fleet.set_replicas(count, now_s=now_s)
-
-
-def _answer(decision: Decision) -> Read:
-    """What the daemon answers from a decision: UNAVAILABLE where nothing may be said."""
-    if decision.verdict is Verdict.UNKNOWN:
-        return Failure.METRICS
-    return Answer(
-        integer=decision.replicas_desired, double=decision.encoded, active=decision.active
-    )

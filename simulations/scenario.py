@@ -3,59 +3,52 @@
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from scaler.core.config import ForecasterName, HpaConfig, PolicyConfig
 from scaler.errors import ScenarioError
 from simulations.lifecycle import GpuPool
 from simulations.replica import ReplicaModel, Routing
 from simulations.scaled_object import ClusterSpec, ScaledObjectSpec, hpa_spec
-from simulations.streams import generator
+from simulations.timing import Timing, drawn_timing
 from simulations.trace_chunks import Requests
+
+if TYPE_CHECKING:
+    from simulations.controller import ControllerFactory
+
+__all__ = ["Behaviour", "Policy", "Scenario", "Timing", "drawn_timing", "policy_named", "watched"]
 
 REPLICAS_LIMIT = 10_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """When the parts of the chain act; each keeps its own time, from its phase on.
+class Behaviour(StrEnum):
+    """Which ``behavior`` block the HPA of an HPA-driven peer has."""
 
-    Every replica is scraped at the same instant, where Prometheus spreads its targets over the
-    interval.  The decision's period is ``PolicyConfig.tick_s``, KEDA's and the HPA's are those of
-    the ScaledObject and the cluster.
-    """
-
-    scrape_every_s: float = 15.0
-    dcgm_every_s: float = 30.0  # the exporter's default
-    scrape_phase_s: float = 0.0
-    dcgm_phase_s: float = 0.0
-    tick_phase_s: float = 0.0
-    poll_phase_s: float = 0.0
-    sync_phase_s: float = 0.0
+    OWN = "own"  # what the peer ships
+    OURS = "ours"  # that of the scenario's ScaledObject
 
 
-def drawn_timing(seed: int, *, tick_s: float, poll_s: float, sync_s: float) -> Timing:
-    """Phases drawn from the seed: no part waits for another, and no run is lucky by design."""
-    plain = Timing()
-    drawn = generator(seed, "phases").random(5)
-    return Timing(
-        scrape_phase_s=float(drawn[0]) * plain.scrape_every_s,
-        dcgm_phase_s=float(drawn[1]) * plain.dcgm_every_s,
-        tick_phase_s=float(drawn[2]) * tick_s,
-        poll_phase_s=float(drawn[3]) * poll_s,
-        sync_phase_s=float(drawn[4]) * sync_s,
-    )
+SHIPPED = "shipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What decides the count: ``decide`` under ``config``, or nobody where a count is fixed.
+    """What decides the count: ``decide`` under ``config``, a peer, or nobody (a fixed count).
 
-    The objectives in ``config`` are also what a run is scored by.
+    The objectives in ``config`` are also what a run is scored by.  A ``name`` that is in
+    ``simulations.peers.PEERS`` is built there, in this ``variant`` and with ``knob`` as its main
+    setting (None for its default); ``controller`` overrides all of that and should be a function of
+    a module, or an object of a class, so that a policy can be sent to another process.
     """
 
     name: str
     config: PolicyConfig
     replicas_fixed: int | None = None
+    variant: str = SHIPPED
+    knob: float | None = None
+    behaviour: Behaviour = Behaviour.OWN
+    controller: "ControllerFactory | None" = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +57,9 @@ class Scenario:
 
     ``requests`` are the trace's chunks in order of arrival and may be iterated more than once;
     ``load_factor`` superposes or thins them.  Only arrivals before ``until_s`` are played, and a
-    run goes on until all of them have ended.  ``replicas_first`` are ready at 0 s.
+    run goes on until all of them have ended.  ``replicas_first`` are ready at 0 s.  Without
+    ``timeline`` no row a tick is kept, which saves a run that only its score is wanted of the
+    observing.
     """
 
     requests: Iterable[Requests]
@@ -79,6 +74,7 @@ class Scenario:
     seed: int = 0
     load_factor: float = 1.0
     until_s: float | None = None
+    timeline: bool = True
 
     def __post_init__(self) -> None:
         """Raise ScenarioError for what cannot be run."""

@@ -8,7 +8,6 @@ import numpy.typing as npt
 from scaler.core.model import Decision, Latency, NoData, Observation
 from simulations.trace_chunks import Floats
 
-NOT_DECIDED = "fixed"
 UNSEEN = float("nan")
 
 COLUMNS = (
@@ -37,9 +36,10 @@ class Timeline:
 
 
 class TimelineWriter:
-    """Collects rows."""
+    """Collects rows; ``policy`` stands in ``decided_by`` where no stage of ours decides."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: str) -> None:
+        self._policy = policy
         self._rows: list[tuple[float, ...]] = []
         self._decided_by: list[str] = []
         self._last_s = 0.0
@@ -58,7 +58,7 @@ class TimelineWriter:
                 observation, decision, wanted
             ))
         )  # fmt: skip
-        self._decided_by.append(NOT_DECIDED if decision is None else decision.decided_by.value)
+        self._decided_by.append(self._policy if decision is None else decision.decided_by.value)
 
     def timeline(self) -> Timeline:
         """All rows so far."""

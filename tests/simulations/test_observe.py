@@ -13,6 +13,7 @@ from scaler.signals.tracker import TargetTracker, TrackerSettings
 from simulations.cluster import Fleet
 from simulations.engine_layout import ITL_BOUNDS_S, TTFT_BOUNDS_S
 from simulations.fleet_counters import FleetCounters
+from simulations.gpu_exporter import GpuExporter
 from simulations.lifecycle import Phase
 from simulations.observe import Observer
 from simulations.presets import PRESETS
@@ -184,12 +185,12 @@ def test_gpu_use_is_the_share_of_the_last_interval_with_a_step_running() -> None
     fleet = Fleet(model=steady, seed=1)
     fleet.start_warm(2)
     fleet.load(arrival_at_s=[5.0], prompt_tokens=[10], output_tokens=[100])
-    observer = Observer(steady, FreshnessConfig())
+    observer, exporter = Observer(steady, FreshnessConfig()), GpuExporter()
     for at_s in (0.0, 30.0):
         fleet.advance(at_s)
-        observer.collect_gpus(fleet.counters())
+        exporter.collect(fleet.counters())
     fleet.advance(31.0)
-    observer.scrape(fleet.counters())
+    observer.scrape(fleet.counters(), exporter.ratio)
     fleet.advance(40.0)
     seen = observer.observe(fleet.replica_status(40.0, since_s=0.0), [0, 1], 40.0)
     assert seen.gpu == Gpu(

@@ -1,0 +1,110 @@
+"""Our daemon in a run: Observer -> decide -> what it answers -> KEDA and the HPA."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from scaler.core.config import PolicyConfig
+from scaler.core.model import Decision, Observation, Verdict
+from scaler.core.policy import PolicyState, decide
+from simulations.actuation import Answer, Failure, KedaActuator, Read, Scale
+from simulations.controller import Context, Stopwatch, View
+from simulations.fleet_counters import FleetCounters
+from simulations.observe import Observer
+
+
+class DaemonController:
+    """Three clocks: the daemon's tick, KEDA's poll, the HPA's sync; at one instant in that order.
+
+    A tick decides and publishes; polls and syncs read what was published last, and may set a count.
+    """
+
+    def __init__(self, context: Context) -> None:
+        """Starts where ``context.timing`` says."""
+        timing, spec = context.timing, context.scaled_object
+        self._config: PolicyConfig = context.config
+        self._spec = spec
+        self._stopwatch: Stopwatch = context.stopwatch
+        self._observer = Observer(context.model, context.config.freshness)
+        self._state = PolicyState()
+        self._decision: Decision | None = None
+        self._published: Read = Failure.METRICS  # before the first decision the daemon has none
+        self._actuator = KedaActuator.of(spec, context.cluster)
+        self._keda = dataclasses.replace(
+            self._actuator.start(now_s=0.0),
+            next_poll_at_s=timing.poll_phase_s,
+            next_sync_at_s=timing.sync_phase_s,
+        )
+        self._next_tick_s = timing.tick_phase_s
+        self._start_ups: tuple[float, ...] = ()
+
+    @property
+    def next_at_s(self) -> float:
+        """Whichever clock is next."""
+        return min(self._next_tick_s, self._keda.next_poll_at_s, self._keda.next_sync_at_s)
+
+    @property
+    def decision(self) -> Decision | None:
+        """The newest one."""
+        return self._decision
+
+    def scraped(self, counters: FleetCounters, gpu_ratio: Mapping[int, float] | None) -> None:
+        """The daemon reads what Prometheus has read."""
+        self._observer.scrape(counters, gpu_ratio)
+
+    def act(self, view: View) -> int | None:
+        """What is due: a tick, else a poll, else a sync."""
+        self._start_ups += view.replicas.start_up_s
+        if self._next_tick_s == view.now_s:
+            self._next_tick_s += self._config.tick_s
+            self._tick(view)
+            return None
+        if self._keda.next_poll_at_s == view.now_s:
+            return self._poll(view)
+        return self._sync(view)
+
+    def _tick(self, view: View) -> None:
+        """Observe, decide, publish."""
+        replicas = dataclasses.replace(
+            view.replicas,
+            start_up_s=self._start_ups,
+            replicas_min=self._spec.replicas_min,
+            replicas_max=self._spec.replicas_max,
+        )
+        self._start_ups = ()
+        observation = self._observer.observe(replicas, view.ready, view.now_s)
+        self._decision = self._decide(observation, view.now_s)
+        self._published = _answer(self._decision)
+
+    def _decide(self, observation: Observation, now_s: float) -> Decision:
+        began_s = self._stopwatch.clock()
+        decision, self._state = decide(observation, self._state, self._config, now_s)
+        self._stopwatch.spent_s += self._stopwatch.clock() - began_s
+        return decision
+
+    def _poll(self, view: View) -> int:
+        polled = self._actuator.poll(
+            self._keda, now_s=view.now_s, answer=self._published, scale=_scale(view)
+        )
+        self._keda = polled.state
+        return polled.replicas
+
+    def _sync(self, view: View) -> int:
+        synced = self._actuator.hpa_sync(
+            self._keda, now_s=view.now_s, answer=self._published, scale=_scale(view)
+        )
+        self._keda = synced.state
+        return synced.replicas
+
+
+def _scale(view: View) -> Scale:
+    seen = view.replicas
+    return Scale(spec_replicas=seen.wanted, status_replicas=seen.current, ready_pods=seen.ready)
+
+
+def _answer(decision: Decision) -> Read:
+    """What the daemon answers from a decision: UNAVAILABLE where nothing may be said."""
+    if decision.verdict is Verdict.UNKNOWN:
+        return Failure.METRICS
+    return Answer(
+        integer=decision.replicas_desired, double=decision.encoded, active=decision.active
+    )
