@@ -10,16 +10,17 @@ scenario's ``Policy`` or found by the policy's name in ``simulations.peers``.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from scaler.core.config import PolicyConfig
 from scaler.core.model import Decision, Replicas
 from simulations.fleet_counters import FleetCounters
-from simulations.replica import ReplicaModel
+from simulations.replica import ReplicaModel, Routing
 from simulations.scaled_object import ClusterSpec, ScaledObjectSpec
 from simulations.timing import Timing
+from simulations.trace_chunks import Requests
 
 NEVER_S = math.inf
 
@@ -80,7 +81,8 @@ class Context:
     ``model`` is the true replica model: profile-driven peers derive their capacity from it, others
     read limits that an operator knows, such as max_num_seqs.  ``config`` has the objectives and
     what the daemon learns from the watched objects; ``scaled_object`` the bounds and the behaviour
-    that we ship.
+    that we ship.  ``requests`` before ``until_s`` and ``routing`` are for benchmarks that are run
+    before (``simulations.profile_capacity``): lengths may be taken from them, arrivals may not.
     """
 
     model: ReplicaModel
@@ -90,6 +92,9 @@ class Context:
     timing: Timing
     seed: int
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    requests: Iterable[Requests] = ()
+    until_s: float | None = None
+    routing: Routing = Routing.LEAST_REQUESTS
 
     @property
     def replicas_min(self) -> int:

@@ -156,6 +156,9 @@ class _Run:
             timing=scenario.timing,
             seed=scenario.seed,
             stopwatch=self._stopwatch,
+            requests=scenario.requests,
+            until_s=scenario.until_s,
+            routing=scenario.routing,
         )
         self._controller = controller_for(policy, context)
         self._gpus = GpuExporter()
