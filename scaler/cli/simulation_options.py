@@ -1,0 +1,189 @@
+"""What ``scaler simulate`` and its kin share: the options of a simulated run, and its scenario."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from scaler.config import load
+from scaler.config_tree import ScalerConfig
+from scaler.core.config import PolicyConfig
+from scaler.core.hpa_spec import parse_version
+from scaler.core.settings import declared
+from scaler.errors import ConfigError, ScalerError, ScenarioError
+from scaler.ops.manifest import ManifestRequest, scaled_object
+from scaler.trigger import metadata_settings, operators_settings, parse
+
+if TYPE_CHECKING:
+    from simulations import Scenario
+    from simulations.replica import ReplicaModel, StartUp
+    from simulations.trace_chunks import Requests
+
+PRESET = "llama-3.1-70b-h100-tp4"
+KUBERNETES = "1.36"
+SLO_KEYS = {
+    "slo_ttft_s": "ttftSloSeconds",
+    "slo_tpot_s": "tpotSloSeconds",
+    "attainment": "sloAttainmentTarget",
+}
+"""Options that are settings of the trigger, and their keys there."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "--config",
+        "config_path",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="The daemon's configuration: its policy settings are the defaults.",
+    ),
+    click.option(
+        "--set",
+        "given",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="A setting by its path (hold_down.window_s=120) or metadata key. Repeatable.",
+    ),
+    click.option("--replica-model", default=PRESET, show_default=True, metavar="NAME|FILE"),
+    click.option("--slo-ttft-s", help="Objective for the time to first token."),
+    click.option("--slo-tpot-s", help="Objective for the mean time per output token."),
+    click.option("--attainment", help="Share of requests within the objectives, such as 0.99."),
+    click.option(
+        "--start-up-s",
+        metavar="S|MEDIAN,P95",
+        help="From scheduled to ready: always S, or lognormal; the model's own unless given.",
+    ),
+    click.option("--min-replicas", type=int, default=1, show_default=True),
+    click.option("--max-replicas", type=int, default=32, show_default=True),
+    click.option("--initial-replicas", type=int, help="Ready at 0 s; --min-replicas unless given."),
+    click.option("--gpus-total", type=click.IntRange(min=1), help="No limit unless given."),
+    click.option("--load-factor", type=float, default=1.0, show_default=True),
+    click.option("--kubernetes-version", default=KUBERNETES, show_default=True),
+    click.option("--seed", type=int, default=0, show_default=True),
+    click.option("--until-s", type=float, help="Play only arrivals before this time."),
+    click.option("--skip-bad-rows", is_flag=True, help="Leave out bad rows and count them."),
+)
+
+
+def simulation_options(function: F) -> F:
+    """Adds the options of a simulated run to a command."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@contextlib.contextmanager
+def simulator_needed(command: str) -> Iterator[None]:
+    """Says which extra to install where a library of the simulator is missing."""
+    try:
+        yield
+    except ImportError as missing:
+        raise ScalerError(
+            f"scaler {command} needs {missing.name}: pip install 'vllm-scaler[sim]'"
+        ) from missing
+
+
+def scenario(requests: "Iterable[Requests]", *, policy: str, **options: Any) -> "Scenario":
+    """The scenario that the options describe, under the policy of that name.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        ScenarioError: the rest of it is.
+    """
+    from simulations import Scenario  # noqa: PLC0415
+    from simulations.lifecycle import GpuPool  # noqa: PLC0415
+    from simulations.peers import peer_policy  # noqa: PLC0415
+    from simulations.replica_files import load_replica_model  # noqa: PLC0415
+    from simulations.scaled_object import ClusterSpec, parse_scaled_object  # noqa: PLC0415
+    from simulations.scenario import drawn_timing  # noqa: PLC0415
+
+    kubernetes = parse_version(options["kubernetes_version"])
+    config = _policy_config(options)
+    low, high = options["min_replicas"], options["max_replicas"]
+    if low < 1 or high < low:  # said in the words of the options
+        raise ScenarioError(f"--min-replicas = {low}, must be in [1, {high}], --max-replicas")
+    if options["seed"] < 0:
+        raise ScenarioError(f"--seed = {options['seed']}, must be at least 0")
+    shipped = scaled_object(
+        ManifestRequest(
+            target="deployment/simulated",
+            namespace="simulated",
+            replicas_min=low,
+            replicas_max=high,
+            kubernetes=kubernetes,
+        )
+    )
+    spec = parse_scaled_object(shipped)
+    cluster = ClusterSpec(kubernetes=kubernetes)
+    first = options["initial_replicas"]
+    return Scenario(
+        requests=requests,
+        model=_model(load_replica_model(options["replica_model"]), options["start_up_s"]),
+        scaled_object=spec,
+        cluster=cluster,
+        policy=peer_policy(policy, config),
+        replicas_first=low if first is None else first,
+        timing=drawn_timing(
+            options["seed"],
+            tick_s=config.tick_s,
+            poll_s=spec.polling_interval_s,
+            sync_s=cluster.hpa_sync_s,
+        ),
+        gpus=GpuPool(total=options["gpus_total"]),
+        seed=options["seed"],
+        load_factor=options["load_factor"],
+        until_s=options["until_s"],
+    )
+
+
+def _policy_config(options: dict[str, Any]) -> PolicyConfig:
+    """The configuration's policy with --set and the objectives on top, checked like metadata."""
+    path = options["config_path"]
+    config = load(path, environ={}) if path else ScalerConfig()
+    metadata: dict[str, str] = {}
+    faults: list[str] = []
+    for item in options["given"]:
+        key, equals, value = item.partition("=")
+        if not key or not equals:
+            faults.append(f"--set {item!r}, must be KEY=VALUE")
+        metadata[_metadata_key(key)] = value
+    for option, key in SLO_KEYS.items():
+        if (value := options[option]) is not None:
+            metadata[key] = value
+    if faults:
+        raise ConfigError(*faults)
+    return parse(metadata, config).policy
+
+
+def _metadata_key(key: str) -> str:
+    """The trigger's key of a setting's path; anything else as it is."""
+    paths = {item.path: item.metadata_key for item in declared(PolicyConfig())}
+    found = paths.get(key, key)
+    known = found in metadata_settings() or found in operators_settings()
+    return found if known else key
+
+
+def _model(model: "ReplicaModel", start_up_s: str | None) -> "ReplicaModel":
+    """``model`` with the start-up asked for."""
+    if start_up_s is None:
+        return model
+    return dataclasses.replace(model, start_up=_start_up(start_up_s, model.start_up.crash_ratio))
+
+
+def _start_up(text: str, crash_ratio: float) -> "StartUp":
+    from simulations.replica import StartUp, constant, lognormal  # noqa: PLC0415
+
+    try:
+        values = [float(part) for part in text.split(",")]
+        drawn = constant(values[0]) if len(values) == 1 else lognormal(*values)
+    except (ValueError, TypeError) as error:
+        raise ScenarioError(f"--start-up-s = {text!r}, must be S or MEDIAN,P95") from error
+    except ScenarioError as error:
+        raise ScenarioError(f"--start-up-s = {text!r}: {error}") from error
+    none = constant(0.0)
+    return StartUp(
+        scheduling=none, image=none, weights=none, compile=drawn, crash_ratio=crash_ratio
+    )
