@@ -115,52 +115,51 @@ class CapacityConfig:
     """
 
     overhead_s: float = setting(
-        0.022, low=1e-4, high=10.0, why="step of a 70B model on 4 GPUs with an empty batch"
+        0.02, low=1e-4, high=10.0, why="an empty step takes 5 to 45 ms on data-centre GPUs"
     )
     per_sequence_s: float = setting(
-        1.2e-4, low=0.0, high=1.0, why="70B on 4 GPUs: 0.12 ms per decoding sequence"
+        1e-4, low=0.0, high=1.0, why="0.006 to 0.3 ms for each decoding sequence"
     )
     per_kv_token_s: float = setting(
-        2e-8, low=0.0, high=1e-3, why="attention over the context; small for grouped-query models"
+        5e-8, low=0.0, high=1e-3, why="attention over the context: 6 to 350 ns for each token"
     )
     per_prefill_token_s: float = setting(
-        2.2e-4, low=1e-7, high=1.0, why="70B on 4 GPUs: 0.22 ms per prefill token"
+        8e-5, low=1e-7, high=1.0, why="0.02 to 0.22 ms for each prompt token"
     )
     prior_uncertainty_factor: float = setting(
         3.0, low=1.0, high=100.0, why="the prior is right within this factor, either way"
-    )
-    prior_weight_s: float = setting(
-        300.0, low=1.0, high=1e5, tune=True, why="replica-seconds of evidence that equal the prior"
     )
     correction_max_ratio: float = setting(
         0.1, low=0.001, high=0.5, tune=True, why="one observation moves the estimate at most so far"
     )
     memory_s: float = setting(
-        86400.0,
+        432000.0,
         low=600.0,
         high=1e7,
         tune=True,
-        why="evidence fades in a day: mixes and versions change",
+        why="what was learned fades in five days: versions change, and the weekend is bridged",
     )
     sequences_max: float = setting(
-        256.0, low=1.0, high=1e5, why="vLLM's default of --max-num-seqs on data-centre GPUs"
+        256.0, low=1.0, high=1e5, why="vLLM's --max-num-seqs; more or less is learned when seen"
+    )
+    step_tokens_max: float = setting(
+        2048.0, low=1.0, high=1e6, why="vLLM's --max-num-batched-tokens; more is learned when seen"
     )
     kv_capacity_tokens: float = setting(
         400000.0, low=1000.0, high=1e9, why="used where cache_config_info is not exported"
     )
     load_max_ratio: float = setting(
-        0.8,
-        low=0.1,
+        0.0,
+        low=0.0,
         high=1.0,
-        tune=True,
-        why="busy share beyond which the TTFT tail bends at few replicas",
+        why="share one replica is loaded to; 0: from the objectives and the learned step times",
     )
     load_max_gain: float = setting(
-        0.3,
+        0.6,
         low=0.0,
         high=2.0,
         tune=True,
-        why="square-root staffing: n replicas pool their queues, so the share may rise with n",
+        why="n replicas pool their queues: square-root staffing, a little more as simulated",
     )
 
 

@@ -10,13 +10,28 @@ from hypothesis import strategies as st
 
 from scaler.core.capacity import (
     CapacityState,
+    Context,
+    Limits,
+    busy_ratio,
     capacity_of,
     carried,
     replicas_for,
+    unlearned_cost_s,
     update_capacity,
 )
 from scaler.core.config import CapacityConfig, PolicyConfig, SloConfig
-from scaler.core.model import Capacity, Cause, Demand, NoData, Observation, Replicas, Role, Work
+from scaler.core.model import (
+    Capacity,
+    Cause,
+    Demand,
+    Gpu,
+    NoData,
+    Observation,
+    Queue,
+    Replicas,
+    Role,
+    Work,
+)
 from tests.core.play import CONFIG, observation
 
 DEMAND = Demand(
@@ -53,9 +68,34 @@ def test_cached_prompts_are_not_computed() -> None:
 
 
 def test_the_kv_cache_bounds_the_sequences_that_share_a_step() -> None:
-    """1100 tokens a sequence, 11000 in the cache: 10 sequences share the 200 * 50 ms."""
-    assert cost_s(kv_capacity_tokens=11000.0) == pytest.approx(0.4 + 1.0)
+    """1100 tokens a sequence, 12100 in the cache: 11, of which a long prompt needs one free.
+
+    So 10 sequences share the 200 * 50 ms.
+    """
+    assert cost_s(kv_capacity_tokens=12100.0) == pytest.approx(0.4 + 1.0)
     assert cost_s(kv_capacity_tokens=100.0) == pytest.approx(0.4 + 10.0)  # never below one
+
+
+def test_the_tokens_of_a_step_bound_it_as_well() -> None:
+    """1200 tokens at 100 a step: 12 of 50 ms instead of two."""
+    policy = replace(CONFIG, capacity=replace(CONFIG.capacity, step_tokens_max=100.0))
+    assert cost_s(policy) == pytest.approx(0.4 + 12 * 0.05)
+    seen = Limits(step_tokens=300.0)
+    assert cost_s(policy, limits=seen) == pytest.approx(0.4 + 4 * 0.05)
+
+
+def test_sequences_that_were_seen_overrule_the_setting() -> None:
+    assert cost_s(limits=Limits(sequences=50.0)) == pytest.approx(0.4 + 200 * 0.05 / 50)
+
+
+def test_long_requests_run_longer_so_contexts_are_longer_than_the_mean_request() -> None:
+    """1.5 * 1100 tokens at 1 us of each of the 200 output tokens: 0.33 s."""
+    policy = replace(CONFIG, capacity=replace(CONFIG.capacity, per_kv_token_s=1e-6))
+    assert cost_s(policy, context=Context(factor=1.5)) == pytest.approx(0.5 + 0.33)
+
+
+def test_a_decode_replica_computes_no_prompts() -> None:
+    assert cost_s(replace(CONFIG, role=Role.DECODE)) == pytest.approx(0.1)
 
 
 def test_the_inter_token_objective_bounds_the_sequences_too() -> None:
@@ -66,7 +106,8 @@ def test_the_inter_token_objective_bounds_the_sequences_too() -> None:
         capacity=replace(CONFIG.capacity, per_sequence_s=1e-3),
     )
     assert cost_s(policy) == pytest.approx(0.4 + 0.2 + 200 * 0.05 / 20)
-    assert cost_s(replace(policy, role=Role.PREFILL)) == pytest.approx(0.4 + 0.001 + 0.05 / 100)
+    prefill_s = cost_s(replace(policy, role=Role.PREFILL))  # 1001 tokens of a step's 2048
+    assert prefill_s == pytest.approx(0.4 + 0.001 + 0.05 * 1001 / 2048)
 
 
 def test_an_objective_below_an_empty_step_does_not_multiply_the_demand() -> None:
@@ -79,18 +120,24 @@ def test_an_objective_below_an_empty_step_does_not_multiply_the_demand() -> None
     assert cost_s(policy) == pytest.approx(0.4 + 0.2 + 200 * 0.05 / 8)
 
 
-def test_the_learned_scale_stretches_every_step() -> None:
-    assert cost_s(log_scale=math.log(1.5)) == pytest.approx(0.75)
+def test_every_coefficient_is_learned_by_itself() -> None:
+    """Overhead half as much, prompts one and a half: 0.6 + 0.05."""
+    assert cost_s(multiples=(0.5, 1.0, 1.0, 1.5)) == pytest.approx(0.65)
 
 
 def test_the_interval_narrows_with_evidence_and_never_closes() -> None:
-    """Factor 3 at none; at three times the prior's weight the log spread halves; floor 5 %."""
+    """The prior's factor at no evidence; then 1.645 sigma, with 3 % for the form.
+
+    Of the cost of 0.5 s, 0.1 belong to the overhead and 0.4 to the prompt: deviations of 30 % and
+    10 % that do not go together make hypot(0.03, 0.04) / 0.5 = 10 %.
+    """
+    doubt = (0.09, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.01)
     spreads = [
-        capacity_of(DEMAND, replace(FRESH, evidence_s=evidence_s), CONFIG)
-        for evidence_s in (0.0, 900.0, 1e9)
+        capacity_of(DEMAND, replace(FRESH, doubt=of), CONFIG) for of in ((), doubt, (0.0,) * 10)
     ]
     factors = [item.request_cost_high_s / item.request_cost_s for item in spreads]
-    assert factors == pytest.approx([3.0, math.sqrt(3.0), math.exp(0.05)])
+    narrow = math.exp(1.645 * math.hypot(0.1, 0.03))
+    assert factors == pytest.approx([3.0, narrow, math.exp(1.645 * 0.03)])
     for item, factor in zip(spreads, factors, strict=True):
         assert item.request_cost_low_s == pytest.approx(item.request_cost_s / factor)
         assert item.requests_per_s == pytest.approx(0.8 / 0.5)
@@ -157,114 +204,255 @@ def test_an_absurd_load_is_a_large_count_and_no_error(load: float) -> None:
 
 # -- learning ------------------------------------------------------------------------------------
 
+TRUE = (0.1, 0.0, 0.0, 8e-4)  # twice the prior of CONFIG: overhead, sequence, context, prompt
 
-def busy(at_s: float, **changes: Any) -> Observation:
-    """4 replicas, 40 running: a step of 0.05 s makes 40 * 15 / 0.05 = 12000 tokens in 15 s."""
+
+def busy(at_s: float, *, steps: float = 150.0, **changes: Any) -> Observation:
+    """4 replicas, 40 sequences, 15 s: 60 s of steps and prompts with the coefficients of TRUE."""
     seen = observation({"at_s": str(at_s), "ready": "4", "running": "40", "rate": "4"})
     assert isinstance(seen.work, Work)
-    work = replace(seen.work, **{"output_tokens": 6000.0, "requests_finished": 30.0, **changes})
-    return replace(seen, work=work)
+    made: dict[str, Any] = {
+        "engine_steps": steps,
+        "output_tokens": 10.0 * steps,
+        "prompt_tokens": (60.0 - steps * TRUE[0]) / TRUE[3],
+        "requests_finished": 15.0,
+    }
+    return replace(seen, work=replace(seen.work, **{**made, **changes}))
 
 
-STARTED = update_capacity(busy(0.0), FRESH, CONFIG.capacity)
+STARTED = update_capacity(busy(0.0, engine_steps=0.0, output_tokens=0.0, prompt_tokens=0.0),
+                          FRESH, CONFIG.capacity)  # fmt: skip
 
 
-def moved(seen: Observation, state: CapacityState = STARTED) -> float:
-    return update_capacity(seen, state, CONFIG.capacity).log_scale
+def after(seen: Observation, state: CapacityState = STARTED) -> CapacityState:
+    return update_capacity(seen, state, CONFIG.capacity)
 
 
-def test_a_sample_moves_the_estimate_by_its_share_of_the_evidence() -> None:
-    """Twice the step time of the prior; 60 replica-seconds against 300 + 60: log 2 / 6."""
-    state = update_capacity(busy(15.0), STARTED, CONFIG.capacity)
-    gain = 60.0 / (300.0 + 60.0)
-    assert gain * math.log(2.0) > math.log1p(0.1)  # so the limit of 10 % holds it back
-    assert state.log_scale == pytest.approx(math.log1p(0.1))
+def test_one_interval_moves_each_coefficient_by_no_more_than_its_part_of_the_limit() -> None:
+    """Six tenths of the 10 % are for step times: 1.1 ** 0.6."""
+    state = after(busy(15.0))
+    assert state.multiples[0] == pytest.approx(1.1**0.6)
+    assert state.multiples[3] == pytest.approx(1.1**0.6)
+    assert state.estimate[0] > state.multiples[0]
     assert state.evidence_s == pytest.approx(60.0)
-    small = update_capacity(busy(15.0, output_tokens=11000.0), STARTED, CONFIG.capacity)
-    assert small.log_scale == pytest.approx(gain * math.log(12 / 11))
 
 
-def test_prefill_takes_its_share_of_the_time() -> None:
-    """60000 prompt tokens at 0.4 ms are 24 of 60 replica-seconds: 0.6 of each step is decode."""
-    seen = busy(15.0, output_tokens=7200.0, prompt_tokens=60000.0)
-    assert moved(seen) == pytest.approx(0.0, abs=1e-9)
-    assert moved(busy(15.0, prompt_tokens=140000.0)) == 0.0  # 93 % prefill: decode is not seen
+def test_coefficients_are_told_apart_by_intervals_that_differ() -> None:
+    state = STARTED
+    for tick in range(1, 60):
+        state = after(busy(15.0 * tick, steps=150.0 if tick % 2 else 450.0), state)
+    assert state.multiples[0] == pytest.approx(2.0, rel=0.02)
+    assert state.multiples[3] == pytest.approx(2.0, rel=0.02)
+    assert 1.0 < min(state.multiples[1:3]) < 2.0  # not seen here; moved by their correlation
+    assert state.log_scale == pytest.approx(math.log(2.0), abs=0.02)
+    assert cost_s(multiples=state.multiples) == pytest.approx(1.0, rel=0.02)
 
 
-def test_the_kv_cache_in_use_makes_steps_longer() -> None:
-    """Half of 1000000 tokens at 100 ns: 0.05 s more, just what was seen."""
-    config = replace(CONFIG.capacity, per_kv_token_s=1e-7)
-    seen = busy(15.0)
-    assert not isinstance(seen.kv_cache, NoData)
-    half = replace(seen.kv_cache, usage_mean_ratio=0.5, capacity_tokens=1e6)
-    seen = replace(seen, kv_cache=half)
-    state = update_capacity(seen, STARTED, config)
-    assert state.log_scale == pytest.approx(0.0, abs=1e-9)
-    assert state.kv_capacity_tokens == 1e6
-    later = replace(busy(30.0), kv_cache=NoData(cause=Cause.ABSENT))
-    assert update_capacity(later, state, config).kv_capacity_tokens == 1e6
+def test_what_a_steady_load_cannot_tell_apart_stays_in_doubt() -> None:
+    """Always the same interval: the sum is known, its parts are not."""
+    state = STARTED
+    for tick in range(1, 60):
+        state = after(busy(15.0 * tick), state)
+    made = capacity_of(DEMAND, state, CONFIG)
+    other = capacity_of(replace(DEMAND, prompt_tokens_per_request=50.0), state, CONFIG)
+    assert made.request_cost_s == pytest.approx(1.0, rel=0.1)
+    assert made.request_cost_high_s / made.request_cost_s < 1.3
+    assert other.request_cost_high_s / other.request_cost_s > 1.3
 
 
-def _cold(seen: Observation) -> Observation:
+def test_without_a_count_of_steps_the_gauge_tells_it() -> None:
+    """10 sequences on each replica make 1500 tokens in 150 steps."""
+    state = STARTED
+    for tick in range(1, 100):
+        state = after(busy(15.0 * tick, engine_steps=0.0), state)
+    assert state.log_scale == pytest.approx(math.log(2.0), abs=0.05)
+
+
+def _cold(seen: Observation, **changes: Any) -> Observation:
     assert isinstance(seen.replicas, Replicas)
-    return replace(seen, replicas=replace(seen.replicas, starting_age_s=(20.0,)))
+    return replace(seen, replicas=replace(seen.replicas, **changes))
+
+
+def _idle(seen: Observation) -> Observation:
+    """50 steps of one sequence on each replica, and DCGM says 2 % busy."""
+    gpu = Gpu(
+        seen_at_s=15.0, coverage_ratio=1.0, utilisation_mean_ratio=0.02, utilisation_max_ratio=0.02
+    )
+    return replace(seen, gpu=gpu)
 
 
 @pytest.mark.parametrize(
     "seen",
     [
-        pytest.param(_cold(busy(15.0)), id="a replica starts: cold caches, compilation"),
+        pytest.param(_cold(busy(15.0), start_up_s=(90.0,) * 4), id="all have just begun to serve"),
         pytest.param(replace(busy(15.0), replicas=NoData(cause=Cause.UNREACHABLE)), id="uncounted"),
-        pytest.param(busy(15.0, preemptions=1.0), id="preempted requests are computed twice"),
-        pytest.param(busy(15.0, output_tokens=0.0), id="nothing was decoded"),
-        pytest.param(busy(15.0, output_tokens=200.0), id="30 requests of 7 tokens: prefill"),
+        pytest.param(busy(15.0, preemptions=15.0), id="preempted requests are computed twice"),
+        pytest.param(busy(15.0, output_tokens=0.0, prompt_tokens=0.0), id="nothing was done"),
         pytest.param(busy(15.0, replica_s=0.0), id="nobody was there"),
-        pytest.param(busy(15.0, replica_s=900.0), id="under one request a replica: mostly idle"),
-        pytest.param(busy(60.0), id="the gauge was read four intervals ago"),
+        pytest.param(_idle(busy(15.0, output_tokens=152.0)), id="idle nearly all of the time"),
+        pytest.param(
+            busy(60.0, engine_steps=0.0), id="no steps, and the gauge was read four intervals ago"
+        ),
         pytest.param(busy(0.0), id="the same sample again"),
         pytest.param(replace(busy(15.0), work=NoData(cause=Cause.STALE)), id="no counters"),
         pytest.param(replace(busy(15.0), queue=NoData(cause=Cause.STALE)), id="no gauges"),
     ],
 )
 def test_what_says_nothing_of_a_step_teaches_nothing(seen: Observation) -> None:
-    state = update_capacity(seen, STARTED, CONFIG.capacity)
-    assert (state.log_scale, state.evidence_s) == (0.0, 0.0)
+    state = after(seen)
+    assert (state.multiples, state.evidence_s) == (STARTED.multiples, 0.0)
+
+
+def test_a_few_fresh_replicas_or_preemptions_teach_less_and_not_nothing() -> None:
+    clean = after(busy(15.0)).estimate[0]
+    fresh = after(_cold(busy(15.0), ready=5)).estimate[0]  # four were ready before
+    preempted = after(busy(15.0, preemptions=3.0)).estimate[0]
+    assert 1.0 < fresh < clean
+    assert 1.0 < preempted < clean
 
 
 def test_the_first_reading_of_the_gauge_only_begins() -> None:
-    assert (STARTED.log_scale, STARTED.running, STARTED.seen_at_s) == (0.0, 40.0, 0.0)
+    assert (STARTED.multiples, STARTED.running, STARTED.seen_at_s) == ((1.0,) * 4, 40.0, 0.0)
+    first = update_capacity(busy(0.0, engine_steps=0.0), FRESH, CONFIG.capacity)
+    assert first.evidence_s == 0.0
 
 
-def test_the_estimate_stays_within_twice_the_priors_doubt() -> None:
-    """Steps a thousand times too long, for ever: at most 3 * 3."""
+def test_an_outlier_is_held_to_three_deviations_once_there_is_evidence() -> None:
     state = STARTED
-    for tick in range(1, 200):
-        seen = busy(15.0 * tick, output_tokens=12.0, requests_finished=1.0)
-        state = update_capacity(seen, state, CONFIG.capacity)
-    assert state.log_scale == pytest.approx(2.0 * math.log(3.0))
+    for tick in range(1, 60):
+        state = after(busy(15.0 * tick, steps=150.0 if tick % 2 else 450.0), state)
+    wild = after(busy(900.0, prompt_tokens=1.0), state)
+    assert wild.multiples[0] == pytest.approx(state.multiples[0], rel=0.05)
+    assert wild.multiples[3] == pytest.approx(state.multiples[3], rel=0.05)
 
 
-def test_evidence_fades_in_a_day() -> None:
+def test_a_coefficient_that_would_turn_negative_stays_at_its_floor() -> None:
+    """Prompts cost nothing here: all the time belongs to steps, however many prompts there are."""
+    state = STARTED
+    for tick in range(1, 120):
+        prompts = 60000.0 if tick % 2 else 0.0
+        state = after(busy(15.0 * tick, steps=600.0, prompt_tokens=prompts), state)
+    assert 0.0 < state.multiples[3] < 0.1
+    assert state.multiples[0] == pytest.approx(2.0, rel=0.1)
+
+
+def test_evidence_fades() -> None:
     old = replace(STARTED, evidence_s=1000.0)
-    long = busy(15.0, interval_s=86400.0, replica_s=0.0)
-    state = update_capacity(long, old, CONFIG.capacity)
+    memory_s = CONFIG.capacity.memory_s
+    state = after(busy(15.0, interval_s=memory_s, replica_s=0.0), old)
     assert state.evidence_s == pytest.approx(1000.0 / math.e)
 
 
+def test_prefill_replicas_learn_from_their_prompts() -> None:
+    """75000 prompt tokens in 60 busy seconds: twice the 0.4 ms of the prior."""
+    state = replace(STARTED, running=8.0)
+    for tick in range(1, 60):
+        seen = busy(15.0 * tick, steps=75.0, output_tokens=75.0, prompt_tokens=66000.0,
+                    requests_finished=75.0)  # fmt: skip
+        assert isinstance(seen.queue, Queue)
+        seen = replace(seen, queue=replace(seen.queue, requests_running=8.0))
+        state = after(seen, state)
+    assert state.log_scale == pytest.approx(math.log(2.0), abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("mean", "batch"), [(0.05, 1.0252), (0.5, 1.2707), (1.0, 1.5820), (2.0, 2.3130), (4.0, 4.0746)]
+)
+def test_a_small_batch_tells_how_much_of_the_time_is_idle(mean: float, batch: float) -> None:
+    """Poisson with mean m: busy 1 - exp(-m), mean batch m / (1 - exp(-m))."""
+    assert busy_ratio(batch) == pytest.approx(1.0 - math.exp(-mean), rel=0.08)
+    assert busy_ratio(20.0) == 1.0
+
+
+# -- limits and contexts -------------------------------------------------------------------------
+
+
+def queued(at_s: float, *, running: float, waiting: float, kv: float = 0.5) -> Observation:
+    return observation({
+        "at_s": str(at_s), "ready": "4", "running": str(running), "waiting": str(waiting),
+        "kv": str(kv),
+    })  # fmt: skip
+
+
+def limit_after(
+    samples: int, *, running: float = 200.0, waiting: float = 40.0, kv: float = 0.5
+) -> float:
+    state = FRESH
+    for tick in range(samples):
+        seen = queued(15.0 * tick, running=running, waiting=waiting, kv=kv)
+        state = update_capacity(seen, state, CONFIG.capacity)
+    return state.limits.sequences
+
+
+def test_a_batch_that_stands_still_under_a_queue_is_at_its_limit() -> None:
+    """50 on each of 4 replicas, of 100 believed; the first reading has no other to compare with."""
+    assert limit_after(4) == 0.0
+    assert limit_after(5) == pytest.approx(100.0 / 1.1**0.4)
+    assert limit_after(60) == pytest.approx(50.0)
+
+
+def test_a_full_kv_cache_or_a_short_queue_is_another_limit() -> None:
+    assert limit_after(60, kv=0.95) == 0.0
+    assert limit_after(60, waiting=3.0) == 0.0
+    assert limit_after(60, running=20.0) == 0.0  # five on a replica: prompts, not sequences
+
+
+def test_a_larger_batch_than_believed_raises_the_limit() -> None:
+    assert limit_after(1, running=800.0, waiting=0.0) == pytest.approx(100.0 * 1.1**0.4)
+    assert limit_after(60, running=800.0, waiting=0.0) == pytest.approx(200.0)
+
+
+def test_more_tokens_in_a_step_than_believed_are_learned() -> None:
+    """8000 tokens a step against 2048 believed."""
+    state = STARTED
+    for tick in range(1, 80):
+        seen = busy(15.0 * tick, steps=150.0, prompt_tokens=150.0 * 7990.0)
+        state = after(seen, state)
+    assert state.limits.step_tokens == pytest.approx(8000.0, rel=0.02)
+
+
+def test_contexts_are_learned_from_the_kv_cache() -> None:
+    """Requests of 900 + 200 / 2 tokens finish; running ones hold 1500 each."""
+    state = STARTED
+    for tick in range(1, 60):
+        seen = busy(15.0 * tick, finished_prompt_tokens=13500.0, finished_output_tokens=3000.0)
+        assert not isinstance(seen.kv_cache, NoData)
+        kv = replace(seen.kv_cache, usage_mean_ratio=0.015, capacity_tokens=1e6)
+        state = after(replace(seen, kv_cache=kv), state)
+    assert state.context.named == pytest.approx(1000.0)
+    assert state.context.seen == pytest.approx(1500.0)
+    assert state.context.factor == pytest.approx(1.5)
+    assert state.kv_capacity_tokens == 1e6
+    later = replace(busy(900.0), kv_cache=NoData(cause=Cause.ABSENT))
+    assert after(later, state).context.factor == state.context.factor
+    assert after(later, state).kv_capacity_tokens == 1e6
+
+
 def test_a_new_pod_template_starts_from_the_old_estimate_widened() -> None:
-    learned = replace(STARTED, key="a", log_scale=0.4, evidence_s=5000.0, kv_capacity_tokens=9e5)
-    quiet = replace(busy(15.0, output_tokens=0.0, interval_s=1e-3), capacity_key="b")
-    state = update_capacity(quiet, learned, CONFIG.capacity)
-    assert (state.key, state.log_scale) == ("b", 0.4)
+    learned = replace(
+        STARTED, key="a", multiples=(1.5, 1.0, 1.0, 2.0), doubt=(0.01,) * 10, evidence_s=5000.0,
+        kv_capacity_tokens=9e5, limits=Limits(sequences=64.0),
+    )  # fmt: skip
+    quiet = replace(busy(15.0, output_tokens=0.0, prompt_tokens=0.0, interval_s=1e-3),
+                    capacity_key="b")  # fmt: skip
+    state = after(quiet, learned)
+    assert (state.key, state.multiples) == ("b", (1.5, 1.0, 1.0, 2.0))
     assert state.evidence_s == pytest.approx(500.0)
-    assert state.kv_capacity_tokens == 0.0
-    same = update_capacity(replace(quiet, capacity_key="a"), learned, CONFIG.capacity)
-    assert same.evidence_s == pytest.approx(5000.0)
+    assert (state.kv_capacity_tokens, state.doubt, state.limits.sequences) == (0.0, (), 0.0)
+    same = after(replace(quiet, capacity_key="a"), learned)
+    assert (same.doubt, same.limits.sequences) == (learned.doubt, 64.0)
 
 
 def test_the_first_key_names_what_was_learned_without_one() -> None:
-    learned = replace(STARTED, log_scale=0.4, evidence_s=5000.0, kv_capacity_tokens=9e5)
-    quiet = replace(busy(15.0, output_tokens=0.0, interval_s=1e-3), capacity_key="a")
-    state = update_capacity(quiet, learned, CONFIG.capacity)
-    assert (state.key, state.kv_capacity_tokens) == ("a", 9e5)
+    learned = replace(STARTED, doubt=(0.01,) * 10, evidence_s=5000.0, kv_capacity_tokens=9e5)
+    quiet = replace(busy(15.0, output_tokens=0.0, prompt_tokens=0.0, interval_s=1e-3),
+                    capacity_key="a")  # fmt: skip
+    state = after(quiet, learned)
+    assert (state.key, state.kv_capacity_tokens, state.doubt) == ("a", 9e5, (0.01,) * 10)
     assert state.evidence_s == pytest.approx(5000.0)
+
+
+def test_a_series_in_the_priors_weights_does_not_move_with_what_is_learned() -> None:
+    """1000 * 0.4 ms + 200 * 50 ms / 100; cached prompts are not work."""
+    assert unlearned_cost_s(DEMAND, CONFIG) == pytest.approx(0.5)
+    assert unlearned_cost_s(replace(DEMAND, cached_ratio=0.5), CONFIG) == pytest.approx(0.3)

@@ -1,0 +1,215 @@
+"""Requests per second that one replica carries within the objectives, from its step times.
+
+Three things end it, each with its own formula; a request computes ``prompt`` tokens, makes
+``output`` and takes ``busy_s`` of a replica beside the overhead of the steps it shares.
+
+**Saturation.**  A step holds at most ``sequences_max`` sequences and ``step_tokens_max`` tokens, so
+a request pays at least for its share of so many steps:
+
+    1 / saturation = busy_s + overhead_s * max(output / sequences_max,
+                                               (prompt + output) / step_tokens_max)
+
+**Sequences.**  Sequences share a replica as jobs share a processor, beside the fixed overhead: with
+r requests a second they come at rate r, and n of them end at the rate n / (output * (overhead_s + n
+* busy_s / output)).  This birth and death process has a negative binomial equilibrium with mean m =
+r * output * overhead_s / (1 - r * busy_s) and variance m / (1 - r * busy_s), whatever the
+distribution of lengths (processor sharing is insensitive: Kelly 1979, chapter 3).  Its quantile
+must fit the limit and what comes within the TTFT objective, because so long a request may wait.
+
+**Prefill.**  Prompts are served in order of arrival, ``step_tokens_max`` less the decoding
+sequences at a step.  With prompt lengths about as spread as an exponential distribution (in the
+public traces their coefficient of variation is 0.8 to 2) this is an M/M/1 queue, whose sojourn time
+has the tail exp(-(1 - rho) * eta * t) (Kleinrock 1975, section 5.3): eta is prompts per second of a
+replica that does only full steps, rho = r / eta, and t the objective less one step under way.
+With n replicas a request waits only where all do, so rho ** m takes the place of rho, m = n **
+gain; m without bound leaves a request its own prefill.  ``stretch`` corrects the tail from
+observed latencies.
+
+Requests that miss the objective on an idle replica are not counted against it: no count of
+replicas helps them.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scaler.core.model import Latency
+from scaler.core.window import normal_quantile
+
+_TINY = 1e-9
+_SHARE_MIN = 0.1  # of saturation: an objective out of reach is not chased beyond ten replicas
+_SOLVE_STEPS = 8
+_SLACK_MAX = 2.0
+_SLACK_GOOD = 1e-3
+_STRETCH_LOAD_MAX = 0.9  # of saturation; beyond, sequences wait for one another
+_STRETCH_REQUESTS_MIN = 5.0  # above a bound, to say something of the tail
+_STRETCH_TAIL_MIN, _STRETCH_TAIL_MAX = 0.01, 0.3  # of all requests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One replica's work on one mix of requests, in seconds and tokens.
+
+    ``sequence_s`` is what a decoding sequence adds to a step; ``clumsiness`` how many times more
+    the use of the limit varies than the number of sequences does (contexts differ in length).
+    ``busy_s`` is the replica time of one request beside the overhead of its steps.
+    """
+
+    prompt: float
+    output: float
+    overhead_s: float
+    sequence_s: float
+    prefill_s: float  # of one token
+    busy_s: float
+    sequences_max: float
+    step_tokens_max: float
+    clumsiness: float = 1.0
+    stretch: float = 1.0
+
+    @property
+    def saturated_cost_s(self) -> float:
+        """Replica time of one request when every step is as full as it may be."""
+        steps = max(
+            self.output / self.sequences_max, (self.prompt + self.output) / self.step_tokens_max
+        )
+        return self.busy_s + self.overhead_s * steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """Share ``attained`` of the requests within ``ttft_s``."""
+
+    ttft_s: float
+    attained_ratio: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carried:
+    """Requests per second of one replica: alone, and as one of very many."""
+
+    alone_per_s: float
+    pooled_per_s: float
+
+
+def carried_per_s(batch: Batch, objective: Objective) -> Carried:
+    """What one replica carries within ``objective``."""
+    saturation = 1.0 / batch.saturated_cost_s
+    need = _tail_exponent(batch, objective)
+    pooled = _pooled_per_s(batch, objective, saturation, need=need)
+    return Carried(
+        alone_per_s=_alone_per_s(batch, objective, pooled, need=need), pooled_per_s=pooled
+    )
+
+
+def _tail_exponent(batch: Batch, objective: Objective) -> float:
+    """The exponent the tail needs: -log of the miss allowed, over those an idle replica misses."""
+    missed = 1.0 - objective.attained_ratio
+    if batch.prompt > 0.0:
+        token_s = batch.prefill_s + batch.overhead_s / batch.step_tokens_max
+        first_s = batch.overhead_s + min(batch.prompt, batch.step_tokens_max) * batch.prefill_s
+        own = (objective.ttft_s - first_s) / (batch.prompt * token_s * batch.stretch)
+        missed += objective.attained_ratio * math.exp(-max(own, 0.0))
+    return -math.log(min(missed, 0.999)) * batch.stretch
+
+
+def _pooled_per_s(batch: Batch, objective: Objective, saturation: float, *, need: float) -> float:
+    """Where a request's own prefill takes the objective: nothing else waits in a large fleet."""
+    if batch.prompt <= 0.0:
+        return saturation
+
+    def slack(rate: float) -> float:
+        eta, left_s = _prefill(batch, rate, objective.ttft_s)
+        return min(min(eta * left_s / need, eta / rate) - 1.0, _SLACK_MAX)
+
+    return _solve(slack, _SHARE_MIN * saturation, saturation)
+
+
+def _alone_per_s(batch: Batch, objective: Objective, pooled: float, *, need: float) -> float:
+    """Where the first of prefill and sequences takes the objective."""
+    busy_s, limit, ttft_s = batch.busy_s, batch.sequences_max, objective.ttft_s
+    shared_s = batch.output * batch.overhead_s
+    sigmas = normal_quantile(objective.attained_ratio)
+    prefills = batch.prompt > 0.0
+
+    def slack(rate: float) -> float:
+        share = max(1.0 - rate * busy_s, _TINY)
+        mean = rate * shared_s / share
+        high = mean + sigmas * math.sqrt(mean * batch.clumsiness / share)
+        fits = (limit + rate * ttft_s) / max(high, _TINY) - 1.0
+        if prefills:
+            eta, left_s = _prefill(batch, rate, ttft_s)
+            fits = min(fits, (eta - rate) * max(left_s, 0.0) / need - 1.0)
+        return min(fits, _SLACK_MAX)
+
+    floor = _SHARE_MIN / batch.saturated_cost_s
+    return _solve(slack, min(floor, pooled), pooled)
+
+
+def _solve(slack: Callable[[float], float], low: float, high: float) -> float:
+    """The rate between ``low`` and ``high`` at which the slack is used up, by Illinois' rule.
+
+    Dowell and Jarratt 1971: regula falsi that halves the value at the end that stays.
+    """
+    at_high = slack(high)
+    if at_high >= 0.0:
+        return high
+    at_low = slack(low)
+    if at_low <= 0.0:
+        return low
+    side = 0
+    for _ in range(_SOLVE_STEPS):
+        rate = (low * at_high - high * at_low) / (at_high - at_low)
+        at_rate = slack(rate)
+        if at_rate >= 0.0:
+            low, at_low = rate, at_rate
+            if side > 0:
+                at_high *= 0.5
+            side = 1
+        else:
+            high, at_high = rate, at_rate
+            if side < 0:
+                at_low *= 0.5
+            side = -1
+        if -_SLACK_GOOD < at_rate < _SLACK_GOOD:
+            return rate
+    return low
+
+
+def _prefill(batch: Batch, rate: float, limit_s: float) -> tuple[float, float]:
+    """Prompts per second of full steps at this rate, and what a step leaves of ``limit_s``."""
+    share = max(1.0 - rate * batch.busy_s, _TINY)
+    running = min(rate * batch.output * batch.overhead_s / share, batch.sequences_max)
+    room = max(batch.step_tokens_max - running, 1.0)
+    decode_s = batch.overhead_s + running * batch.sequence_s
+    prompt, prefill_s = batch.prompt, batch.prefill_s
+    eta = room / ((decode_s + room * prefill_s) * prompt)
+    return eta, limit_s - decode_s - min(room, prompt) * prefill_s
+
+
+def seen_stretch(
+    batch: Batch, rate: float, latency: Latency, *, waiting_replicas: float
+) -> tuple[float, float] | None:
+    """The stretch that a histogram of first-token latencies shows at this rate, and its weight.
+
+    Solved from the highest bucket bound with enough requests above it; ``waiting_replicas`` is the
+    m of rho ** m.  The weight is the number of requests above.  None where the histogram says
+    nothing: too few are late, or the replica is too near its saturation for the law.
+    """
+    if batch.prompt <= 0.0 or rate * batch.saturated_cost_s > _STRETCH_LOAD_MAX:
+        return None
+    total = latency.total
+    enough = max(_STRETCH_REQUESTS_MIN, _STRETCH_TAIL_MIN * total)
+    above = latency.counts[-1]
+    place = len(latency.bounds_s) - 1
+    while place >= 0 and above < enough:
+        above += latency.counts[place]
+        place -= 1
+    if place < 0 or above > _STRETCH_TAIL_MAX * total:
+        return None
+    bound_s = latency.bounds_s[place]
+    eta, left_s = _prefill(batch, rate, bound_s)
+    rho = rate / eta
+    if rho >= 1.0 or left_s <= 0.0:
+        return None
+    waits = 1.0 - rho**waiting_replicas
+    return waits * eta * left_s / math.log(total / above), above

@@ -1,0 +1,180 @@
+"""How long an engine step takes, learned from what the engines did in each interval.
+
+The time that the replicas of a target were busy is spent on the steps themselves, on the sequences
+that decode in them, on the context these attend to, and on the prompts:
+
+    busy_s = steps * overhead_s + output * per_sequence_s + kv_token_steps * per_kv_token_s
+             + prompt * per_prefill_token_s
+
+All the amounts are counters (the third is ``output`` times the mean context), so one interval gives
+one equation, linear in the four coefficients.  They are estimated as multiples of their prior by a
+Kalman filter without dynamics, which is recursive least squares with the prior as its ridge
+(Ljung 1999, section 11.2), in relative error: a coefficient that is not seen keeps its prior and
+its doubt, and what cannot be told apart (a steady load says one thing only) stays correlated.
+
+Added to the textbook: an outlier is held to three standard deviations; a multiple that would fall
+below its floor is projected onto it, and takes the others along by their correlation; and what is
+published follows the filter by a bounded share for each observation.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from scaler.core.config import CapacityConfig
+
+Four: TypeAlias = tuple[float, float, float, float]
+"""One number each for overhead, sequence, context and prompt."""
+
+Doubt: TypeAlias = tuple[float, ...]
+"""Covariance of the multiples, its upper triangle by rows: 00 01 02 03 11 12 13 22 23 33."""
+
+_INTERVAL_SIGMAS = 1.645  # of a normal distribution that holds 90 % of it
+_PRIOR_CORRELATION = 0.5
+_OUTLIER_SIGMAS = 3.0
+_MULTIPLE_MIN = 0.02
+_MULTIPLE_MAX = 100.0
+_BALANCE_SIGMA = 0.015  # relative: tokens in flight at either end, and fluctuations of the context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One interval of one replica: amounts per second, and the share of it that it was busy.
+
+    ``sigma`` is the relative doubt of the balance beside that of the formula.
+    """
+
+    busy_ratio: float
+    steps_per_s: float
+    output_per_s: float
+    context_per_s: float  # KV tokens attended to, summed over sequences and steps
+    prompt_per_s: float
+    interval_s: float
+    sigma: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTimes:
+    """The coefficients of the balance above."""
+
+    overhead_s: float
+    per_sequence_s: float
+    per_kv_token_s: float
+    per_prefill_token_s: float
+
+
+def first_doubt(config: CapacityConfig) -> Doubt:
+    """The prior's covariance: each multiple is within the factor nine times in ten.
+
+    Half of it is common to all, because a faster GPU does everything faster.
+    """
+    each = _prior_variance(config)
+    both = _PRIOR_CORRELATION * each
+    return (each, both, both, both, each, both, both, each, both, each)
+
+
+def _prior_variance(config: CapacityConfig) -> float:
+    return (math.log(config.prior_uncertainty_factor) / _INTERVAL_SIGMAS) ** 2
+
+
+def step_times(multiples: Four, config: CapacityConfig) -> StepTimes:
+    """The coefficients that are these multiples of the prior."""
+    overhead, sequence, context, prompt = multiples
+    return StepTimes(
+        overhead_s=config.overhead_s * overhead,
+        per_sequence_s=config.per_sequence_s * sequence,
+        per_kv_token_s=config.per_kv_token_s * context,
+        per_prefill_token_s=config.per_prefill_token_s * prompt,
+    )
+
+
+def sum_sigma(terms: Four, doubt: Doubt) -> float:
+    """Standard deviation of a sum over multiples; ``terms`` are the summands at multiples of 1."""
+    a, b, c, d = terms
+    p00, p01, p02, p03, p11, p12, p13, p22, p23, p33 = doubt
+    variance = (
+        a * (a * p00 + 2.0 * (b * p01 + c * p02 + d * p03))
+        + b * (b * p11 + 2.0 * (c * p12 + d * p13))
+        + c * (c * p22 + 2.0 * d * p23)
+        + d * d * p33
+    )
+    return math.sqrt(max(variance, 0.0))
+
+
+def interval_factor(sigma: float) -> float:
+    """Factor either way of an interval that holds nine cases in ten, of a relative deviation."""
+    return math.exp(_INTERVAL_SIGMAS * sigma)
+
+
+def learn(
+    sample: Sample, multiples: Four, doubt: Doubt, config: CapacityConfig
+) -> tuple[Four, Doubt]:
+    """Multiples and doubt after one interval.
+
+    The doubt grows by as much in ``memory_s`` as the prior's was, so that old evidence fades.
+    """
+    busy = sample.busy_ratio
+    a = sample.steps_per_s * config.overhead_s / busy
+    b = sample.output_per_s * config.per_sequence_s / busy
+    c = sample.context_per_s * config.per_kv_token_s / busy
+    d = sample.prompt_per_s * config.per_prefill_token_s / busy
+    x0, x1, x2, x3 = multiples
+    p00, p01, p02, p03, p11, p12, p13, p22, p23, p33 = doubt
+    w0 = a * p00 + b * p01 + c * p02 + d * p03
+    w1 = a * p01 + b * p11 + c * p12 + d * p13
+    w2 = a * p02 + b * p12 + c * p22 + d * p23
+    w3 = a * p03 + b * p13 + c * p23 + d * p33
+    noise = _BALANCE_SIGMA * _BALANCE_SIGMA + sample.sigma * sample.sigma
+    variance = a * w0 + b * w1 + c * w2 + d * w3 + noise
+    surprise = 1.0 - (a * x0 + b * x1 + c * x2 + d * x3)
+    outlier = _OUTLIER_SIGMAS * math.sqrt(variance)
+    kept = min(1.0, outlier / abs(surprise)) if surprise else 1.0
+    gain = kept * surprise / variance
+    known = kept * (2.0 - kept) / variance
+    most = _prior_variance(config)
+    fresh = most * min(sample.interval_s / config.memory_s, 1.0)
+    less = (
+        min(p00 - known * w0 * w0 + fresh, most),
+        p01 - known * w0 * w1,
+        p02 - known * w0 * w2,
+        p03 - known * w0 * w3,
+        min(p11 - known * w1 * w1 + fresh, most),
+        p12 - known * w1 * w2,
+        p13 - known * w1 * w3,
+        min(p22 - known * w2 * w2 + fresh, most),
+        p23 - known * w2 * w3,
+        min(p33 - known * w3 * w3 + fresh, most),
+    )
+    moved = (x0 + gain * w0, x1 + gain * w1, x2 + gain * w2, x3 + gain * w3)
+    if min(moved) < _MULTIPLE_MIN or max(moved) > _MULTIPLE_MAX:
+        moved = _projected(moved, less)
+    return moved, less
+
+
+_ROWS = ((0, 1, 2, 3), (1, 4, 5, 6), (2, 5, 7, 8), (3, 6, 8, 9))  # places of a row in the triangle
+
+
+def _projected(multiples: Four, doubt: Doubt) -> Four:
+    """The nearest multiples within the limits, by the doubt's own measure, one after the other."""
+    values = list(multiples)
+    for place, row in enumerate(_ROWS):
+        value = min(max(values[place], _MULTIPLE_MIN), _MULTIPLE_MAX)
+        short = value - values[place]
+        own = doubt[row[place]]
+        if short != 0.0 and own > 0.0:
+            values = [old + short * doubt[at] / own for old, at in zip(values, row, strict=True)]
+    x0, x1, x2, x3 = (min(max(value, _MULTIPLE_MIN), _MULTIPLE_MAX) for value in values)
+    return x0, x1, x2, x3
+
+
+def follow(published: Four, target: Four, *, most: float) -> Four:
+    """``published``, moved towards ``target``, each number by at most the factor ``most``."""
+    p0, p1, p2, p3 = published
+    t0, t1, t2, t3 = target
+    least = 1.0 / most
+    return (
+        min(max(t0, p0 * least), p0 * most),
+        min(max(t1, p1 * least), p1 * most),
+        min(max(t2, p2 * least), p2 * most),
+        min(max(t3, p3 * least), p3 * most),
+    )
