@@ -187,20 +187,46 @@ class ForecastConfig:
         0.9, low=0.5, high=0.999, tune=True, why="demand above it is met late one time in ten"
     )
     level_time_constant_s: float = setting(
-        90.0, low=10.0, high=3600.0, tune=True, why="follows a ramp within a few ticks"
+        90.0, low=10.0, high=3600.0, tune=True, why="six ticks; slower levels are multiples of it"
     )
     trend_time_constant_s: float = setting(
-        600.0, low=30.0, high=36000.0, tune=True, why="a trend must last minutes to count"
+        1800.0, low=30.0, high=36000.0, tune=True, why="a trend of demand lasts half an hour"
     )
     trend_damping_s: float = setting(
-        900.0, low=30.0, high=36000.0, tune=True, why="no ramp goes on for ever (Gardner 1985)"
+        3600.0, low=30.0, high=36000.0, tune=True, why="no ramp goes on for ever (Gardner 1985)"
+    )
+    season_gain: float = setting(
+        0.3, low=0.05, high=1.0, tune=True, why="weight of the newest day or week in its profile"
+    )
+    change_limit_factor: float = setting(
+        7.0,
+        low=3.0,
+        high=1000.0,
+        tune=True,
+        why="standard deviations that add up to a new level: two ticks of a large step",
+    )
+    change_drift_factor: float = setting(
+        1.0, low=0.25, high=5.0, tune=True, why="standard deviations a tick that are forgiven"
     )
     score_time_constant_s: float = setting(
-        3600.0,
+        5400.0,
         low=300.0,
         high=1e6,
         tune=True,
-        why="an hour of forecasts decides whether to use them",
+        why="the last hours decide which candidate is believed",
+    )
+    weight_power_factor: float = setting(
+        24.0,
+        low=1.0,
+        high=100.0,
+        tune=True,
+        why="a candidate 10 % worse than the best counts a tenth of it",
+    )
+    error_time_constant_s: float = setting(
+        28800.0, low=1800.0, high=1e6, tune=True, why="a working day of errors makes the quantiles"
+    )
+    coverage_step_ratio: float = setting(
+        0.003, low=0.0, high=0.2, tune=True, why="larger steps swing at leads of ten minutes"
     )
 
 
@@ -306,8 +332,9 @@ class HpaConfig:
 class ForecasterName(StrEnum):
     """Which forecaster looks ahead."""
 
-    LAST = "last"
-    TREND = "trend"
+    LAST = "last"  # the load of the moment: no forecast
+    TREND = "trend"  # levels and damped trends
+    BLEND = "blend"  # these, day, week and short cycles, by their scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,89 @@
+"""Quantiles of a forecast's error that hold their nominal coverage, learned while it runs.
+
+Errors are divided by the spread that the arrivals' own randomness gives at the forecast level, so
+that what was learned at one load serves at another: margins grow with the square root of the load.
+The scaled errors are counted in a fading histogram whose bins widen with the error (asinh), so any
+quantile can be read from it, and a few hours' memory is 48 numbers.  What fading counts cannot know
+is how wrong they are today; therefore the asked level is shifted by adaptive conformal inference
+(Gibbs and Candes 2021): every miss raises it, every hit lowers it a little, in such
+proportion that the long-run share of misses is the nominal one whatever the series does.
+"""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from itertools import accumulate
+from math import asinh, exp, floor, log, sinh
+
+BINS = 48
+STEP = 0.25  # in asinh of the scaled error: 0.25 wide at zero, errors up to 200 spreads
+PRIOR_COUNTS = 8.0  # a standard normal error weighs as much as so many seen ones
+SHIFT_MAX = 3.0  # in log odds: 0.9 becomes at most 0.994, at least 0.31
+WEIGHT_MAX = 1e9
+MEMORIES_MAX = 20.0  # nothing is left of what is older than so many memories
+_NORMAL_SHARES = ((-5, 0.05), (-4, 0.09), (-3, 0.11), (-2, 0.12), (-1, 0.13),
+                  (0, 0.13), (1, 0.12), (2, 0.11), (3, 0.09), (4, 0.05))  # fmt: skip
+
+
+def _prior() -> tuple[float, ...]:
+    counts = [0.0] * BINS
+    for place, share in _NORMAL_SHARES:
+        counts[BINS // 2 + place] = PRIOR_COUNTS * share
+    return tuple(counts)
+
+
+_PRIOR = _prior()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residuals:
+    """A fading histogram of scaled errors.
+
+    Instead of letting every count fade, the weight of the next one grows; ``total`` is the sum of
+    the counts.  ``shift`` is added to the log odds of any asked quantile.
+    """
+
+    counts: tuple[float, ...] = _PRIOR
+    weight: float = 1.0
+    total: float = PRIOR_COUNTS
+    shift: float = 0.0
+
+    def quantile(self, ratio: float) -> float:
+        """The ``ratio`` quantile of the scaled error, shifted as coverage asks for."""
+        odds = log(ratio / (1.0 - ratio)) + self.shift
+        wanted = self.total / (1.0 + exp(-odds))
+        below = list(accumulate(self.counts))
+        place = min(bisect_left(below, wanted), BINS - 1)
+        count = self.counts[place]
+        inside = (wanted - below[place] + count) / count if count > 0.0 else 1.0
+        return sinh((place - BINS // 2 + min(inside, 1.0)) * STEP)
+
+
+def learned(
+    residuals: Residuals,
+    error: float,
+    *,
+    missed: bool,
+    ratio: float,
+    elapsed_s: float,
+    memory_s: float,
+    shift_step: float,
+) -> Residuals:
+    """``residuals`` with a scaled ``error`` counted, and the shift moved by whether it was missed.
+
+    ``missed`` says that the value came out above the quantile ``ratio`` that had been forecast.
+    """
+    place = min(max(floor(asinh(error) / STEP) + BINS // 2, 0), BINS - 1)
+    weight = residuals.weight * exp(min(elapsed_s / memory_s, MEMORIES_MAX))
+    counts, total = residuals.counts, residuals.total
+    if weight > WEIGHT_MAX:
+        counts = tuple(count / weight for count in counts)
+        total, weight = total / weight, 1.0
+    counts = (*counts[:place], counts[place] + weight, *counts[place + 1 :])
+    off = (1.0 if missed else 0.0) - (1.0 - ratio)
+    shift = residuals.shift + shift_step * off / (ratio * (1.0 - ratio))
+    return Residuals(
+        counts=counts,
+        weight=weight,
+        total=total + weight,
+        shift=min(max(shift, -SHIFT_MAX), SHIFT_MAX),
+    )
