@@ -35,7 +35,7 @@ from scaler.core.capacity_steps import (
     sum_sigma,
 )
 from scaler.core.config import CapacityConfig, PolicyConfig, SloConfig
-from scaler.core.model import Capacity, Demand, Gpu, KvCache, NoData, Observation, Queue, Role, Work
+from scaler.core.model import Capacity, Demand, Gpu, KvCache, Latency, NoData, Observation, Queue, Role, Work
 from scaler.core.window import decay, normal_quantile
 
 _KEY_CHANGE_KEEPS = 0.1  # share of the evidence that a new pod template or GPU product inherits
@@ -44,9 +44,10 @@ _TOKENS_PER_REQUEST_MIN = 8.0  # below it decode is not what a request spends it
 _LOAD_MAX = 1e9  # replicas' worth; counts beyond are all the same after the bounds
 _SEQUENCES_MIN = 8.0  # an objective that allows fewer is met by no count of replicas
 _TOKENS_MIN = 20.0  # of output in one interval
-_SIGMA_MAX = 0.7  # a sample with more doubt than this teaches nothing
+_SIGMA_MAX = 2.0  # a sample with more doubt than this teaches nothing
 _GAUGE_SIGMA = 0.15  # of steps that are reckoned from the running gauge
-_IDLE_SIGMA = 0.3  # relative to the idle share, which is an estimate
+_IDLE_SIGMA = 1.5  # relative to the idle share, which is an estimate
+_SPARSE_SIGMA = 0.15  # of a replica that has few sequences, however busy it seems
 _BUSY_MIN = 0.05
 _ALWAYS_BUSY = 8.0  # sequences a step: exp(-8) of the time idle
 _FORM_SIGMA = 0.03  # no amount of evidence makes the model's form exact
@@ -264,7 +265,7 @@ def _sample(
         _TOKENS_PER_REQUEST_MIN * work.requests_finished, _TOKENS_MIN
     )
     if decodes and steps > 0.0:
-        busy, doubt = _busy(work.output_tokens / steps, observation.gpu)
+        busy, doubt = _busy(work, observation.itl, observation.gpu)
         sigma += doubt
     elif decodes:
         if not _gauge_is_recent(work, state) or running <= 0.0:
@@ -292,17 +293,39 @@ def _sample(
     )
 
 
-def _busy(sequences_per_step: float, gpu: Gpu | NoData) -> tuple[float, float]:
+def _busy(work: Work, itl: Latency | NoData, gpu: Gpu | NoData) -> tuple[float, float]:
     """Share of time in which a replica steps, and the relative doubt of it.
 
-    Where it is not plain from the batch, DCGM is asked; what the two differ by adds to the doubt.
+    Plain where a step has many sequences.  Else steps times the mean gap between tokens, which is a
+    step's length up to the width of a bucket, and what DCGM shows, which is right on average but of
+    another interval: their geometric mean, or either.  The doubt is larger than the scatter,
+    because the same error comes again and again.
     """
-    busy = busy_ratio(sequences_per_step)
-    sigma = _IDLE_SIGMA * (1.0 - busy)
-    if busy == 1.0 or isinstance(gpu, NoData) or gpu.utilisation_mean_ratio < _BUSY_MIN:
-        return busy, sigma
-    seen = min(gpu.utilisation_mean_ratio, 1.0)
-    return seen, sigma + 0.5 * abs(math.log(seen / max(busy, _BUSY_MIN)))
+    batch = work.output_tokens / work.engine_steps
+    if batch >= _ALWAYS_BUSY:
+        return 1.0, 0.0
+    step_s = 0.0 if isinstance(itl, NoData) else _mean_s(itl)
+    busy = min(work.engine_steps * step_s / work.replica_s, 1.0) or busy_ratio(batch)
+    apart = 0.0
+    if not isinstance(gpu, NoData) and gpu.utilisation_mean_ratio > 0.0:
+        seen = min(gpu.utilisation_mean_ratio, 1.0)
+        apart = abs(math.log(seen / max(busy, _BUSY_MIN)))
+        busy = math.sqrt(seen * busy)
+    unsure = _SPARSE_SIGMA * (1.0 - batch / _ALWAYS_BUSY)
+    return busy, _IDLE_SIGMA * (1.0 - busy) + 0.5 * apart + unsure
+
+
+def _mean_s(latency: Latency) -> float:
+    """Mean of a histogram, each bucket at the geometric mean of its bounds."""
+    total = latency.total
+    if total <= 0.0:
+        return 0.0
+    bounds_s, counts = latency.bounds_s, latency.counts
+    sum_s = 0.5 * counts[0] * bounds_s[0] + counts[-1] * bounds_s[-1] if bounds_s else 0.0
+    for place in range(1, len(bounds_s)):
+        if counts[place] > 0.0:
+            sum_s += counts[place] * math.sqrt(bounds_s[place - 1] * bounds_s[place])
+    return sum_s / total
 
 
 def _gauge_is_recent(work: Work, state: CapacityState) -> bool:

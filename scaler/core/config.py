@@ -89,11 +89,11 @@ class DemandConfig:
     """From counters to rates."""
 
     rate_time_constant_s: float = setting(
-        30.0,
+        60.0,
         low=5.0,
         high=600.0,
         tune=True,
-        why="two ticks of smoothing: a tick holds few arrivals",
+        why="a minute of smoothing: shorter swings are buffered by the running batch",
     )
     mix_time_constant_s: float = setting(
         300.0, low=30.0, high=7200.0, tune=True, why="prompt and output lengths drift in minutes"
@@ -195,6 +195,13 @@ class ForecastConfig:
     trend_damping_s: float = setting(
         3600.0, low=30.0, high=36000.0, tune=True, why="no ramp goes on for ever (Gardner 1985)"
     )
+    sigma_max_ratio: float = setting(
+        0.5,
+        low=0.0,
+        high=10.0,
+        tune=True,
+        why="a first ramp looks like any error; no steady service swings by half at one sigma",
+    )
     season_gain: float = setting(
         0.3, low=0.05, high=1.0, tune=True, why="weight of the newest day or week in its profile"
     )
@@ -234,22 +241,22 @@ class ForecastConfig:
 class SignalConfig:
     """Where a signal begins to ask for replicas."""
 
-    queue_drain_s: float = setting(
-        60.0,
-        low=5.0,
-        high=3600.0,
-        tune=True,
-        why="a backlog is to be gone in a minute once capacity is there",
-    )
     kv_usage_target_ratio: float = setting(
         0.9, low=0.3, high=1.0, tune=True, why="beyond it vLLM starts to preempt"
     )
     ttft_pressure_ratio: float = setting(
-        0.5,
+        0.9,
         low=0.05,
         high=1.0,
         tune=True,
         why="TTFT percentile as a share of its objective at which scale-down stops",
+    )
+    latency_burn_factor: float = setting(
+        5.0,
+        low=1.0,
+        high=1000.0,
+        tune=True,
+        why="misses at so many times the allowed share are no matter of margins any more",
     )
     latency_step_ratio: float = setting(
         0.25,
@@ -277,25 +284,71 @@ class SignalConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetConfig:
+    """The error budget: what misses may cost, from what was spent of it."""
+
+    price_factor: float = setting(
+        4.0,
+        low=0.01,
+        high=10000.0,
+        tune=True,
+        why="replica time of four requests for a miss while the budget is spent as allowed",
+    )
+    gain_factor: float = setting(
+        4.0,
+        low=0.0,
+        high=20.0,
+        tune=True,
+        why="half the budget spent makes a miss seven times cheaper, twice of it fifty times dearer",
+    )
+    memory_s: float = setting(
+        86400.0, low=600.0, high=1e7, tune=True, why="a day: every hour of it has its turn"
+    )
+    prior_s: float = setting(
+        7200.0, low=0.0, high=1e6, tune=True, why="a first bad minute must not set the price"
+    )
+    prior_spent_ratio: float = setting(
+        0.7, low=0.0, high=10.0, tune=True, why="begins a little thriftier than break-even"
+    )
+    overspent_max_ratio: float = setting(
+        1.0, low=0.0, high=10.0, tune=True, why="misses that no count avoids must not cost a fleet"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HoldDownConfig:
     """When a lower count may be published."""
 
     window_s: float = setting(
-        300.0,
+        600.0,
         low=0.0,
         high=7200.0,
         tune=True,
-        why="a replica costs minutes to start and seconds to drop; the HPA's own default",
+        why="no reversal within ten minutes; 300 s saves 1 % and reverses five times as often",
+    )
+    level_s: float = setting(
+        240.0,
+        low=15.0,
+        high=7200.0,
+        tune=True,
+        why="down follows the level of minutes: one spike is no reason to keep a replica",
     )
     start_up_factor: float = setting(
         1.5, low=0.0, high=20.0, tune=True, why="hold at least so many start-up times"
     )
     margin_ratio: float = setting(
-        0.1,
+        0.06,
         low=0.0,
         high=1.0,
         tune=True,
         why="the remaining replicas carry the load with this to spare",
+    )
+    sigma_min_factor: float = setting(
+        1.0,
+        low=0.0,
+        high=5.0,
+        tune=True,
+        why="least standard deviations above the level, however cheap a miss: else it comes back",
     )
 
 
@@ -355,6 +408,7 @@ class PolicyConfig:
     start_up: StartUpConfig = field(default_factory=StartUpConfig)
     forecast: ForecastConfig = field(default_factory=ForecastConfig)
     signals: SignalConfig = field(default_factory=SignalConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     hold_down: HoldDownConfig = field(default_factory=HoldDownConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
     hpa: HpaConfig = field(default_factory=HpaConfig)

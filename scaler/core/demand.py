@@ -17,10 +17,11 @@ PRIOR_REQUESTS = 10.0  # the prior mix weighs as much as this many finished requ
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemandState:
-    """Smoothed arrival rate, and the fading sums behind the mean lengths."""
+    """Arrival rate, smoothed and as it was, and the fading sums behind the mean lengths."""
 
     seen_at_s: float | None = None
     requests_per_s: float = 0.0
+    arrived_per_s: float = 0.0  # of the newest interval alone
     finished: float = 0.0
     finished_prompt_tokens: float = 0.0
     finished_output_tokens: float = 0.0
@@ -49,6 +50,7 @@ def update_demand(
     return DemandState(
         seen_at_s=min(work.seen_at_s, observation.seen_at_s),
         requests_per_s=kept * state.requests_per_s + (1.0 - kept) * arrived_per_s,
+        arrived_per_s=arrived_per_s,
         finished=mix * state.finished + counted * work.requests_finished,
         finished_prompt_tokens=mix * state.finished_prompt_tokens
         + counted * work.finished_prompt_tokens,
@@ -80,6 +82,7 @@ def demand_of(observation: Observation, state: DemandState, config: DemandConfig
         in_flight = queue.requests_running + waiting
     return Demand(
         requests_per_s=rate,
+        arrived_per_s=max(state.arrived_per_s, 0.0),
         prompt_tokens_per_s=rate * prompt_mean * (1.0 - cached_share),
         cached_tokens_per_s=rate * prompt_mean * cached_share,
         output_tokens_per_s=rate * output_mean,

@@ -1,13 +1,14 @@
 """Observation -> demand, capacity, forecast: everything derived before any signal proposes."""
 
-import math
 from dataclasses import dataclass
 
-from scaler.core.capacity import CapacityState, capacity_of, update_capacity
-from scaler.core.config import PolicyConfig
+from scaler.core.capacity import CapacityState, capacity_of, unlearned_cost_s, update_capacity
+from scaler.core.config import ForecasterName, PolicyConfig
 from scaler.core.demand import DemandState, demand_of, update_demand
 from scaler.core.forecast import FORECASTERS, ForecastState, Outlook, look_ahead
 from scaler.core.model import Capacity, Demand, Forecast, Observation
+from scaler.core.sizing import Margins, cost_sigma
+from scaler.core.window import normal_quantile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,12 +21,22 @@ class Learned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ahead:
+    """How far and how carefully to look: lead and hold in seconds, and the margin in sigmas."""
+
+    lead_s: float
+    hold_s: float
+    sigmas: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Estimates:
     """What was derived; ``load`` is the demand in replicas' worth of busy time."""
 
     demand: Demand
     capacity: Capacity
     forecast: Forecast
+    margins: Margins
     load: float
     now_s: float
 
@@ -35,41 +46,68 @@ def estimate(
     learned: Learned,
     config: PolicyConfig,
     *,
-    start_up_s: float,
+    ahead: Ahead,
     now_s: float,
 ) -> tuple[Estimates, Learned]:
-    """Learn from ``observation``, then estimate; the lead is a start-up and one control period."""
+    """Learn from ``observation``, then estimate."""
     demand_state = update_demand(observation, learned.demand, config.demand)
     capacity_state = update_capacity(observation, learned.capacity, config.capacity)
     demand = demand_of(observation, demand_state, config.demand)
     capacity = capacity_of(demand, capacity_state, config)
-    lead_s = start_up_s + config.tick_s
     load = demand.requests_per_s * capacity.request_cost_s
-    scale = math.exp(capacity_state.log_scale)
-    outlook, forecast_state = look_ahead(
-        load / scale,  # the series must not jump when the learned scale moves
-        learned.forecast,
-        config.forecast,
-        forecaster=FORECASTERS[config.forecaster],
-        lead_s=lead_s,
-        now_s=now_s,
-    )
+    if config.forecaster is ForecasterName.LAST:
+        made, forecast_state = _persistence(load, ahead), learned.forecast
+    else:
+        # The series must not jump when the learned cost moves: it has the prior's weights.
+        unit_s = unlearned_cost_s(demand, config)
+        outlook, forecast_state = look_ahead(
+            demand.arrived_per_s * unit_s,
+            learned.forecast,
+            config.forecast,
+            forecaster=FORECASTERS[config.forecaster],
+            lead_s=ahead.lead_s,
+            now_s=now_s,
+            horizon_s=ahead.hold_s,
+        )
+        scale = capacity.request_cost_s / unit_s
+        made = Forecast(
+            lead_s=ahead.lead_s,
+            load_mean=outlook.mean * scale,
+            load_upper=_upper(outlook, config, sigmas=ahead.sigmas) * scale,
+            skill=outlook.skill,
+            used=outlook.used,
+            load_horizon=outlook.horizon_mean * scale if outlook.used else 0.0,
+        )
     estimates = Estimates(
         demand=demand,
         capacity=capacity,
-        forecast=_forecast(outlook, scale=scale, lead_s=lead_s),
+        forecast=made,
+        margins=Margins(
+            sigmas=ahead.sigmas,
+            forecast=made.load_upper - made.load_mean,
+            capacity_ratio=cost_sigma(capacity),
+        ),
         load=load,
         now_s=now_s,
     )
     return estimates, Learned(demand=demand_state, capacity=capacity_state, forecast=forecast_state)
 
 
-def _forecast(outlook: Outlook, *, scale: float, lead_s: float) -> Forecast:
-    """The outlook in replicas' worth of busy time."""
+def _upper(outlook: Outlook, config: PolicyConfig, *, sigmas: float) -> float:
+    """The load ``sigmas`` above the mean.
+
+    The configured quantile is the one whose coverage is kept; others are read off a normal
+    distribution through it, because the far tail of a few hours' errors is a handful of them.
+    """
+    configured = normal_quantile(config.forecast.quantile_ratio)
+    if configured <= 0.0:
+        return outlook.mean
+    sigma = max(outlook.upper - outlook.mean, 0.0) / configured
+    return outlook.mean + sigmas * min(sigma, config.forecast.sigma_max_ratio * outlook.mean)
+
+
+def _persistence(load: float, ahead: Ahead) -> Forecast:
+    """The load of the moment taken for the future, without a margin for its error."""
     return Forecast(
-        lead_s=lead_s,
-        load_mean=outlook.mean * scale,
-        load_upper=outlook.upper * scale,
-        skill=outlook.skill,
-        used=outlook.used,
+        lead_s=ahead.lead_s, load_mean=load, load_upper=load, skill=0.0, used=False
     )

@@ -4,9 +4,10 @@ from scaler.core.model import Decision, NoData, Stage, Step, Verdict
 
 _PROSE: dict[Stage, str] = {
     Stage.WORK: "arriving work {load:.2f} replicas' worth ({requests_per_s:.2f} requests/s of "
-    "{request_cost_s:.3f} s), at most {load_max_ratio:.0%} busy",
+    "{request_cost_s:.3f} s), {sigmas:.1f} sigmas to spare",
     Stage.FORECAST: "work expected in {lead_s:.0f} s is {load_upper:.2f} replicas' worth "
-    "(mean {load_mean:.2f}, skill {skill:+.2f})",
+    "(mean {load_mean:.2f}, skill {skill:+.2f}); {sigmas:.1f} sigmas to spare, because a miss costs "
+    "{miss_price_factor:.2g} requests with {budget_spent_ratio:.0%} of the budget spent",
     Stage.QUEUE: "{requests_waiting:.0f} requests wait, {backlog_s:.1f} s of replica time "
     "(spare {spare_replicas:+.1f} replicas)",
     Stage.KV_CACHE: "KV cache at {usage_mean_ratio:.0%} of {usage_target_ratio:.0%}",
@@ -19,7 +20,7 @@ _PROSE: dict[Stage, str] = {
     Stage.GPU: "GPUs at {utilisation_mean_ratio:.0%} of {target_ratio:.0%}",
     Stage.IDLE: "nothing was asked for",
     Stage.WAKE: "requests wait in front of a target at zero",
-    Stage.HOLD_DOWN: "held at the highest count of the last {span_s:.0f} s",
+    Stage.HOLD_DOWN: "held: the count rose {since_s:.0f} s ago, {span_s:.0f} s are waited",
     Stage.KEEP: "fewer would not carry a load of {load:.2f} with {margin_ratio:.0%} to spare",
     Stage.VETO: "not fewer than now: GPU busy, or latency near its objective",
     Stage.NO_API: "not fewer than before: the Kubernetes API is down",

@@ -255,6 +255,7 @@ class Demand:
     cached_ratio: float  # share of prompt tokens found in the prefix cache
     requests_in_flight: float
     backlog_requests: float
+    arrived_per_s: float = 0.0  # requests, of the newest interval alone: not smoothed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,9 +264,10 @@ class Forecast:
 
     lead_s: float
     load_mean: float
-    load_upper: float  # at the configured quantile
+    load_upper: float  # at the quantile that the price of a miss asks for
     skill: float  # 1 - error / error of persistence; <= 0 means no better than the last value
     used: bool  # False while it is no better than persistence
+    load_horizon: float = 0.0  # the highest mean within the time a replica is kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,10 +6,11 @@ equal arguments, equal result.
 
 from dataclasses import dataclass, field, replace
 
+from scaler.core.budget import Budget, BudgetState, budget_of, sigmas, update_budget
 from scaler.core.capacity import CapacityState
 from scaler.core.config import PolicyConfig
 from scaler.core.demand import DemandState
-from scaler.core.estimates import Estimates, Learned, estimate
+from scaler.core.estimates import Ahead, Estimates, Learned, estimate
 from scaler.core.forecast import ForecastState
 from scaler.core.idle import idle_proven, is_asked, is_idle
 from scaler.core.model import (
@@ -43,13 +44,15 @@ from scaler.core.stages import (
     veto,
 )
 from scaler.core.start_up import StartUpState, start_up_s, update_start_up
-from scaler.core.window import Peaks, push_peak
+from scaler.core.window import decay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyState:
     """All that a decision remembers.  Goes in, comes out, survives a restart as JSON.
 
+    ``load`` is the last one and ``level`` its mean over some minutes, in replicas' worth;
+    ``raised_at_s`` is when the count last rose.
     ``good_at_s`` is the last decision from good data, ``last_count`` what it wanted,
     ``last_ready`` the ready replicas it saw.  ``idle_since_s`` is when an unbroken idleness began,
     ``asked_at_s`` when a gateway last saw a request for the target at zero.
@@ -59,7 +62,11 @@ class PolicyState:
     capacity: CapacityState = field(default_factory=CapacityState)
     forecast: ForecastState = field(default_factory=ForecastState)
     start_up: StartUpState = field(default_factory=StartUpState)
-    peaks: Peaks = ()
+    budget: BudgetState = field(default_factory=BudgetState)
+    load: float = 0.0
+    level: float | None = None
+    level_at_s: float = 0.0
+    raised_at_s: float | None = None
     seen: Seen = ()
     good_at_s: float | None = None
     last_count: int | None = None
@@ -97,15 +104,21 @@ def _fresh(
     observation: Observation, state: PolicyState, config: PolicyConfig, now_s: float, sight: Sight
 ) -> tuple[Decision, PolicyState]:
     """Decide from good data."""
+    budget = budget_of(
+        state.budget, config.slo, config.budget, requests_per_s=state.demand.requests_per_s
+    )
     start_s = start_up_s(state.start_up, config.start_up)
+    ahead = Ahead(
+        lead_s=start_s + config.tick_s,
+        hold_s=hold_span_s(config.hold_down, start_s),
+        sigmas=sigmas(budget.price_factor, state.load),
+    )
     before = Learned(demand=state.demand, capacity=state.capacity, forecast=state.forecast)
-    made, learned = estimate(observation, before, config, start_up_s=start_s, now_s=now_s)
-    at = _situation(observation, state, config, made)
+    made, learned = estimate(observation, before, config, ahead=ahead, now_s=now_s)
+    at = _situation(observation, state, config, made, budget)
     proposals = propose(at)
-    span_s = hold_span_s(config.hold_down, start_s)
-    steps = keep(binding(proposals), at)
-    peaks = _peaks(state, at, config)
-    steps, peaks = hold_down(steps, peaks, now_s=now_s, span_s=span_s)
+    raised_at_s = _raised_at_s(state, config, now_s)
+    steps = hold_down(keep(binding(proposals), at), at, raised_at_s, span_s=ahead.hold_s)
     steps = no_api(lost_signal(veto(steps, at), at, sight.lost), at)
     idle_since_s = _idle_since(observation, state, config, now_s, sight)
     idle = idle_proven(idle_since_s, observation, config, now_s)
@@ -127,16 +140,17 @@ def _fresh(
         forecast=made.forecast,
     )
     decision = publish(draft)
-    if decision.would_be > count_of(draft.steps):
-        # Rounded up for the HPA's sake: kept like any other count, else the next tick undoes it.
-        peaks = push_peak(peaks, decision.would_be, now_s=now_s, span_s=span_s)
     return decision, replace(
         state,
         demand=learned.demand,
         capacity=learned.capacity,
         forecast=learned.forecast,
+        budget=_budget_after(observation, state, config, at),
+        load=made.load,
+        level=at.level,
+        level_at_s=now_s,
+        raised_at_s=now_s if decision.would_be > at.before else raised_at_s,
         seen=sight.seen,
-        peaks=peaks,
         good_at_s=now_s,
         last_count=decision.would_be,
         last_ready=at.ready,
@@ -165,7 +179,11 @@ def _active(observation: Observation, config: PolicyConfig, *, wanted: bool) -> 
 
 
 def _situation(
-    observation: Observation, state: PolicyState, config: PolicyConfig, made: Estimates
+    observation: Observation,
+    state: PolicyState,
+    config: PolicyConfig,
+    made: Estimates,
+    budget: Budget,
 ) -> Situation:
     """The replica counts made definite: from Kubernetes, or from the last decision."""
     replicas = observation.replicas
@@ -189,8 +207,12 @@ def _situation(
         demand=made.demand,
         capacity=made.capacity,
         forecast=made.forecast,
+        margins=made.margins,
+        budget=budget,
         config=config,
         load=made.load,
+        level=_level(made, state, config),
+        before=_before(state, config, wanted, made.now_s),
         wanted=wanted,
         ready=ready,
         coming=coming,
@@ -199,15 +221,46 @@ def _situation(
     )
 
 
-def _peaks(state: PolicyState, at: Situation, config: PolicyConfig) -> Peaks:
-    """The window of recent counts; it begins with the present count after a start or a blindness.
+def _level(made: Estimates, state: PolicyState, config: PolicyConfig) -> float:
+    """The load over ``hold_down.level_s``."""
+    if state.level is None:
+        return made.load
+    kept = decay(made.now_s - state.level_at_s, config.hold_down.level_s)
+    return kept * state.level + (1.0 - kept) * made.load
+
+
+def _before(state: PolicyState, config: PolicyConfig, wanted: int, now_s: float) -> int:
+    """The count to hold: what was wanted last, and what is there where we move it.
+
+    Where the mode only looks on, the count that is there is another's.
+    """
+    if state.last_count is None or _watch_broken(state, config, now_s):
+        return wanted
+    return max(state.last_count, wanted) if config.mode is Mode.ACTIVE else state.last_count
+
+
+def _raised_at_s(state: PolicyState, config: PolicyConfig, now_s: float) -> float:
+    """When the count last rose; now after a start or a blindness.
 
     Without history the present count is the best evidence of what was needed, and a restarted
     daemon must not shrink a fleet it has not watched (Knative starts in panic for the same reason).
     """
-    if _watch_broken(state, config, at.now_s):
-        return ((at.now_s, at.wanted),)
-    return state.peaks
+    if state.raised_at_s is None or _watch_broken(state, config, now_s):
+        return now_s
+    return state.raised_at_s
+
+
+def _budget_after(
+    observation: Observation, state: PolicyState, config: PolicyConfig, at: Situation
+) -> BudgetState:
+    """The budget with this observation: it sets the price of the next decision, not of this one.
+
+    So a larger demand is never sized to fewer replicas for what it does to the budget.
+    """
+    busy_ratio = at.load / at.ready if at.ready > 0 else 1.0
+    return update_budget(
+        observation, state.budget, config.slo, config.budget, busy_ratio=busy_ratio
+    )
 
 
 def _bounded(steps: Steps, observation: Observation, config: PolicyConfig, *, zero: bool) -> Steps:
@@ -344,5 +397,4 @@ def _from_zero(
         last_active=decision.active,
         asked_at_s=asked_at_s,
         seen=sight.seen,
-        peaks=(),
     )

@@ -1,15 +1,16 @@
 """What each signal alone would ask for.
 
-A proposal is a replica count with the numbers it came from.  Work and forecast count tokens; queue,
-KV cache, TTFT and ITL are symptoms that reveal what tokens did not; GPU utilisation speaks only
-when asked to, or when the
-engines' own signals are blind.
+A proposal is a replica count with the numbers it came from.  Work and forecast count tokens, and
+leave the margin that the price of a miss is worth; queue, KV cache, TTFT and ITL are symptoms that
+reveal what tokens did not; GPU utilisation speaks only when asked to, or when the engines' own
+signals are blind.
 """
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from scaler.core.budget import Budget, missed_ratio
 from scaler.core.capacity import replicas_for
 from scaler.core.config import PolicyConfig
 from scaler.core.model import (
@@ -24,6 +25,7 @@ from scaler.core.model import (
     Role,
     Signal,
 )
+from scaler.core.sizing import Margins, count_for, drain_extra
 
 _RELIEF_LOAD_FACTOR = 2.0  # half busy
 _UNLIMITED = 10**9
@@ -34,7 +36,8 @@ class Situation:
     """Everything a proposal may look at, with the replica counts made definite.
 
     ``coming`` counts starting replicas that have not expired, ``stuck`` those that cannot be
-    scheduled or crash-loop; ``load`` is the demand in replicas' worth of busy time;
+    scheduled or crash-loop; ``load`` is the demand in replicas' worth of busy time and ``level``
+    the same over some minutes; ``before`` is the count the policy wanted last;
     ``latency_step_at_s`` is when a latency signal last added replicas.
     """
 
@@ -43,8 +46,12 @@ class Situation:
     demand: Demand
     capacity: Capacity
     forecast: Forecast
+    margins: Margins
+    budget: Budget
     config: PolicyConfig
     load: float
+    level: float
+    before: int
     wanted: int
     ready: int
     coming: int
@@ -67,42 +74,59 @@ def propose(situation: Situation) -> tuple[Proposal, ...]:
 
 
 def _work(at: Situation) -> Proposal | None:
+    """The load of the moment, with the slack of queueing."""
     if isinstance(at.observation.work, NoData):
         return None
+    margins = replace(at.margins, forecast=0.0)
     return Proposal(
         signal=Signal.WORK,
-        replicas=replicas_for(at.load, at.capacity, at.config.capacity),
+        replicas=sized(at, at.load, margins),
         terms=(
             ("requests_per_s", at.demand.requests_per_s),
             ("request_cost_s", at.capacity.request_cost_s),
             ("load", at.load),
             ("load_max_ratio", at.capacity.load_max_ratio),
+            ("sigmas", margins.sigmas),
         ),
     )
 
 
 def _forecast(at: Situation) -> Proposal | None:
+    """The load expected when a replica asked for now would be ready, with all margins."""
     if isinstance(at.observation.work, NoData):
         return None
     return Proposal(
         signal=Signal.FORECAST,
-        replicas=replicas_for(at.forecast.load_upper, at.capacity, at.config.capacity),
+        replicas=sized(at, at.forecast.load_mean, at.margins),
         terms=(
             ("lead_s", at.forecast.lead_s),
             ("load_mean", at.forecast.load_mean),
             ("load_upper", at.forecast.load_upper),
             ("skill", at.forecast.skill),
+            ("sigmas", at.margins.sigmas),
+            ("miss_price_factor", at.budget.price_factor),
+            ("budget_spent_ratio", at.budget.spent_ratio),
         ),
     )
 
 
+def sized(at: Situation, load: float, margins: Margins) -> int:
+    """The count for ``load`` with ``margins``."""
+    return count_for(
+        load,
+        margins,
+        at.capacity,
+        at.config.capacity,
+        attainment_ratio=at.config.slo.attainment_target_ratio,
+    )
+
+
 def _queue(at: Situation) -> Proposal | None:
-    """Replicas that drain the backlog in time; none beyond those coming if they will do it.
+    """Replicas that drain the backlog at least cost; none beyond those coming if they will do it.
 
     A replica asked for now helps one lead time from now.  What waits then is today's backlog plus
     what the present replicas fall behind meanwhile; if the replicas on their way clear it sooner
-    than a new one
-    would be ready, a new one is not worth its start.
+    than a new one would be ready, a new one is not worth its start.
     """
     queue = at.observation.queue
     if isinstance(queue, NoData):
@@ -115,9 +139,12 @@ def _queue(at: Situation) -> Proposal | None:
     if pressed:
         replicas = max(replicas, min(serving, at.wanted))
     if pressed and (spare <= 0.0 or backlog_s / spare > at.forecast.lead_s):
-        behind = max(-spare, 0.0) * at.forecast.lead_s
-        drain = (backlog_s + behind) / at.config.signals.queue_drain_s
-        replicas = max(replicas, math.ceil(at.load + drain))
+        behind = backlog_s + max(-spare, 0.0) * at.forecast.lead_s
+        kept_s = at.forecast.lead_s + at.config.hold_down.window_s
+        price = max(at.budget.price_factor, at.config.budget.price_factor)
+        replicas = max(
+            replicas, math.ceil(at.load + drain_extra(behind, at.load, price, kept_s=kept_s))
+        )
     return Proposal(
         signal=Signal.QUEUE,
         replicas=replicas,
@@ -166,7 +193,7 @@ def _felt(at: Situation) -> bool:
 class Attainment:
     """Share of requests within an objective: an interval, because a bucket may straddle it.
 
-    ``low`` and ``high`` are certain; ``likely`` interpolates inside the bucket.
+    ``low`` and ``high`` are certain; ``likely`` takes an exponential tail inside the bucket.
     """
 
     low: float
@@ -185,12 +212,9 @@ def attainment(latency: Latency, objective_s: float) -> Attainment:
     if lower_s == objective_s:  # an objective on a bound splits no bucket
         return Attainment(low=within / total, likely=within / total, high=within / total)
     inside = counts[below]
-    share = 0.0  # of the last bucket, which has no upper bound, nothing is likely
-    if below < len(bounds_s):
-        share = (objective_s - lower_s) / (bounds_s[below] - lower_s)
     return Attainment(
         low=within / total,
-        likely=(within + share * inside) / total,
+        likely=1.0 - missed_ratio(latency, objective_s),
         high=(within + inside) / total,
     )
 
@@ -209,12 +233,11 @@ def objective(at: Situation, signal: Signal) -> tuple[Latency, float] | None:
 
 
 def _latency(at: Situation, signal: Signal) -> Proposal | None:
-    """More replicas while the objective is missed, one step per lead time.
+    """More replicas while far more than the allowed share is missed, one step per lead time.
 
-    Near the objective the pessimistic end counts: with ``high`` below the target the miss is sure;
-    with only ``low``
-    below it, the interpolated value decides.  While replicas are on their way, or the last step has
-    not had time to show in the window, the answer is the present count.  Replicas that are
+    A few misses are the business of the budget, which moves every margin.  Many say that load and
+    capacity are not what they are believed to be.  While replicas are on their way, or the last
+    step has not had time to show in the window, the answer is the present count.  Replicas that are
     stuck were asked for already, and no count beyond ``relief`` is asked for.
     """
     found = objective(at, signal)
@@ -223,9 +246,9 @@ def _latency(at: Situation, signal: Signal) -> Proposal | None:
     latency, objective_s = found
     share = attainment(latency, objective_s)
     target = at.config.slo.attainment_target_ratio
-    missed = share.high < target or (share.low < target and share.likely < target)
+    allowed = at.budget.allowed_ratio * at.config.signals.latency_burn_factor
     replicas = 0
-    if missed:
+    if 1.0 - share.likely > min(allowed, 0.5):
         replicas = min(at.wanted, relief(at))
         settled_s = at.forecast.lead_s + latency.window_s
         last_s = at.latency_step_at_s

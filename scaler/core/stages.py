@@ -3,13 +3,11 @@
 A stage that leaves the count alone adds no step, so the last step is what decided.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from scaler.core.capacity import replicas_for
 from scaler.core.config import HoldDownConfig, PolicyConfig
 from scaler.core.model import NoData, Proposal, Signal, Stage, Step, Terms
-from scaler.core.proposals import Situation, attainment, objective, relief
-from scaler.core.window import Peaks, highest, push_peak
+from scaler.core.proposals import Situation, attainment, objective, relief, sized
 
 Steps = tuple[Step, ...]
 
@@ -33,14 +31,22 @@ def binding(proposals: tuple[Proposal, ...]) -> Steps:
 
 
 def keep(steps: Steps, at: Situation) -> Steps:
-    """Go down only as far as the remaining replicas carry the load with a margin: N/(N-1)."""
+    """Go down only as far as the remaining replicas carry the load with a margin: N/(N-1).
+
+    The load is its level over some minutes, or the highest that is forecast for the time in which
+    a replica would have to be started again.  However cheap a miss, some standard deviations are
+    left, or the replica would be wanted back at once.
+    """
     count = count_of(steps)
     if count >= at.wanted:
         return steps
-    margin = at.config.hold_down.margin_ratio
-    enough = replicas_for(at.load * (1.0 + margin), at.capacity, at.config.capacity)
+    hold = at.config.hold_down
+    load = max(at.level, at.forecast.load_horizon) * (1.0 + hold.margin_ratio)
+    sigmas = max(at.margins.sigmas, hold.sigma_min_factor)
+    enough = sized(at, load, replace(at.margins, sigmas=sigmas))
     replicas = min(max(count, enough), at.wanted)
-    return then(steps, Stage.KEEP, replicas, (("margin_ratio", margin), ("load", at.load)))
+    terms = (("margin_ratio", hold.margin_ratio), ("load", load), ("sigmas", sigmas))
+    return then(steps, Stage.KEEP, replicas, terms)
 
 
 def veto(steps: Steps, at: Situation) -> Steps:
@@ -101,12 +107,13 @@ def hold_span_s(config: HoldDownConfig, start_up_s: float) -> float:
     return max(config.window_s, config.start_up_factor * start_up_s)
 
 
-def hold_down(steps: Steps, peaks: Peaks, *, now_s: float, span_s: float) -> tuple[Steps, Peaks]:
-    """Keep the highest raw count of the last ``span_s``."""
-    count = count_of(steps)
-    peaks = push_peak(peaks, count, now_s=now_s, span_s=span_s)
-    held = highest(peaks, now_s=now_s, span_s=span_s) or count
-    return then(steps, Stage.HOLD_DOWN, held, (("span_s", span_s),)), peaks
+def hold_down(steps: Steps, at: Situation, raised_at_s: float, *, span_s: float) -> Steps:
+    """Not fewer than before within ``span_s`` of the last rise, at ``raised_at_s``."""
+    if at.now_s - raised_at_s >= span_s or count_of(steps) >= at.before:
+        return steps
+    since_s = at.now_s - raised_at_s
+    terms = (("span_s", span_s), ("since_s", since_s))
+    return then(steps, Stage.HOLD_DOWN, at.before, terms)
 
 
 def lost_signal(steps: Steps, at: Situation, lost: int) -> Steps:

@@ -1,0 +1,141 @@
+"""The error budget and the price of a miss: the one dial, made into a control loop.
+
+``attainment_target_ratio`` allows a share of misses.  What was spent of it over the last day sets
+the price of a miss, in multiples of the replica time one request costs:
+
+    spent = missed / (requests * allowed)
+    price = price_factor * exp(gain * (spent - 1))
+
+A replica short of the load lets every request of the moment miss, because queues are first come,
+first served.  A replica more costs one replica.  With ``load`` in replicas' worth, a moment of
+overload costs ``price * load`` replicas, so the smallest expected cost is at the count whose
+probability of overload is
+
+    probability = 1 / (price * load)
+
+This is the newsvendor's critical ratio (Arrow, Harris and Marschak 1951); setting the multiplier of
+a budget by what is left of it is adaptive pacing (Balseiro and Gur 2019).  Misses on replicas that
+have room to spare are not the count's fault: their share is taken out of the target.
+"""
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from scaler.core.config import BudgetConfig, SloConfig
+from scaler.core.model import Latency, NoData, Observation
+from scaler.core.window import decay
+
+_NORMAL = NormalDist()
+_PROBABILITY_MIN = 0.001
+_PROBABILITY_MAX = 0.45  # the mean itself must be carried, or the queue grows without end
+_HALF = 0.5  # observations that an empty tail may hide
+_ROOMY_LOAD_RATIO = 0.5  # busy share up to which a miss cannot be the count's fault
+_ROOMY_WEIGHT = 500.0  # requests on roomy replicas before their misses are believed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetState:
+    """Fading sums of requests and of misses; ``roomy_*`` of those on replicas with room to spare."""
+
+    seen_at_s: float | None = None
+    requests: float = 0.0
+    missed: float = 0.0
+    roomy_requests: float = 0.0
+    roomy_missed: float = 0.0
+
+
+def update_budget(
+    observation: Observation,
+    state: BudgetState,
+    slo: SloConfig,
+    config: BudgetConfig,
+    *,
+    busy_ratio: float,
+) -> BudgetState:
+    """The state after one observation; ``busy_ratio`` is the load over the ready replicas.
+
+    Every request that finished or was rejected in the interval counts once; the share that missed
+    is that of the window of the TTFT histogram.
+    """
+    work, ttft = observation.work, observation.ttft
+    if isinstance(work, NoData) or isinstance(ttft, NoData):
+        return state
+    if state.seen_at_s is not None and work.seen_at_s <= state.seen_at_s:
+        return state
+    kept = decay(work.interval_s, config.memory_s)
+    late = missed_ratio(ttft, slo.ttft_s) if ttft.total > 0.0 else 0.0
+    requests = work.requests_finished + work.requests_rejected
+    missed = late * work.requests_finished + work.requests_rejected
+    roomy = float(busy_ratio <= _ROOMY_LOAD_RATIO)
+    return BudgetState(
+        seen_at_s=min(work.seen_at_s, observation.seen_at_s),
+        requests=kept * state.requests + requests,
+        missed=kept * state.missed + missed,
+        roomy_requests=kept * state.roomy_requests + roomy * requests,
+        roomy_missed=kept * state.roomy_missed + roomy * missed,
+    )
+
+
+def missed_ratio(latency: Latency, objective_s: float) -> float:
+    """Share of a histogram above ``objective_s``; inside a bucket the tail falls geometrically.
+
+    Between the shares above a bucket's two bounds an exponential tail is a straight line in the
+    logarithm.  Linear interpolation, as ``histogram_quantile`` does it, would count a third of a
+    bucket from 1 s to 2.5 s above 2 s, where a tail leaves a tenth.
+    """
+    bounds_s, counts = latency.bounds_s, latency.counts
+    below = bisect_right(bounds_s, objective_s)
+    lower_s = bounds_s[below - 1] if below else 0.0
+    above = sum(counts[below:])
+    if above <= 0.0:
+        return 0.0
+    if below >= len(bounds_s) or lower_s == objective_s:
+        return above / latency.total
+    beyond = min(max(above - counts[below], _HALF), above)
+    part = (objective_s - lower_s) / (bounds_s[below] - lower_s)
+    return above * (beyond / above) ** part / latency.total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What may be missed, what was, and the price that follows.
+
+    ``spent_ratio`` is missed over allowed, 1 when all of it is spent; ``unavoidable_ratio`` the
+    share that misses on replicas with room to spare.
+    """
+
+    allowed_ratio: float
+    unavoidable_ratio: float
+    spent_ratio: float
+    price_factor: float
+
+
+def budget_of(
+    state: BudgetState, slo: SloConfig, config: BudgetConfig, *, requests_per_s: float
+) -> Budget:
+    """The budget now.  A prior, as if some hours at this rate had spent their part, steadies it."""
+    unavoidable = min(state.roomy_missed / (state.roomy_requests + _ROOMY_WEIGHT), 0.5)
+    target = slo.attainment_target_ratio * (1.0 - unavoidable)
+    allowed = 1.0 - target
+    prior = config.prior_s * requests_per_s + _HALF
+    missed = state.missed + prior * allowed * config.prior_spent_ratio
+    spent = missed / ((state.requests + prior) * allowed)
+    over = min(max(spent - 1.0, -1.0), config.overspent_max_ratio)
+    return Budget(
+        allowed_ratio=allowed,
+        unavoidable_ratio=unavoidable,
+        spent_ratio=spent,
+        price_factor=config.price_factor * math.exp(config.gain_factor * over),
+    )
+
+
+def sigmas(price_factor: float, load: float) -> float:
+    """Standard deviations of margin that ``price_factor`` is worth at ``load``, at least 0.
+
+    The normal quantile of the newsvendor's critical ratio.
+    """
+    probability = 1.0 / max(price_factor * max(load, 1.0), 1.0)
+    probability = min(max(probability, _PROBABILITY_MIN), _PROBABILITY_MAX)
+    return -_NORMAL.inv_cdf(probability)

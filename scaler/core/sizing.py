@@ -1,0 +1,84 @@
+"""How many replicas a load needs at a price of misses, and how many clear a backlog.
+
+Three things are not known when a count is chosen: the load at the lead time, the randomness of
+arrivals within it (which is the slack of queueing), and what a replica carries.  They are
+independent, so their margins add as squares:
+
+    count >= load + sigmas * sqrt(forecast ** 2 + slack(count) ** 2 + capacity ** 2)
+"""
+
+import math
+from dataclasses import dataclass
+
+from scaler.core.capacity import carried
+from scaler.core.config import CapacityConfig
+from scaler.core.model import Capacity
+from scaler.core.window import normal_quantile
+
+_COUNT_MAX = 10**9
+_INTERVAL_SIGMAS = normal_quantile(0.95)  # a capacity's interval holds nine of ten
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Margins:
+    """How much to leave above a load: ``sigmas`` of each of the three doubts.
+
+    ``forecast`` is the margin above the mean load that the forecast's own quantile gives, already
+    at these sigmas; ``capacity_ratio`` one standard deviation of the replica's cost, relative.
+    """
+
+    sigmas: float
+    forecast: float
+    capacity_ratio: float
+
+
+def cost_sigma(capacity: Capacity) -> float:
+    """One standard deviation of a request's cost, relative, from the capacity's interval."""
+    return math.log(capacity.request_cost_high_s / capacity.request_cost_s) / _INTERVAL_SIGMAS
+
+
+def count_for(
+    load: float,
+    margins: Margins,
+    capacity: Capacity,
+    config: CapacityConfig,
+    *,
+    attainment_ratio: float,
+) -> int:
+    """Smallest count that carries ``load`` with ``margins`` above it; 0 for no load.
+
+    ``carried(count)`` leaves the slack that ``attainment_ratio`` needs, which is as many standard
+    deviations as its normal quantile.
+    """
+    if load <= 0.0:
+        return 0
+    load = min(load, float(_COUNT_MAX))
+    slack_sigmas = margins.sigmas / max(normal_quantile(attainment_ratio), 0.1)
+    doubt = margins.sigmas * margins.capacity_ratio * load
+    others = margins.forecast**2 + doubt**2
+
+    def enough(count: int) -> bool:
+        slack = slack_sigmas * (count - carried(count, capacity, config))
+        return count - math.sqrt(slack * slack + others) >= load
+
+    low = math.ceil(load) - 1
+    high = max(low + 1, 1)
+    while not enough(high) and high < _COUNT_MAX:
+        low, high = high, high + max(high // 8, 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if enough(middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def drain_extra(backlog: float, load: float, price_factor: float, *, kept_s: float) -> float:
+    """Replicas beyond the load that clear ``backlog`` (replica-seconds of work) at least cost.
+
+    With e replicas to spare the backlog lasts backlog / e seconds, in which all that arrives is
+    late: ``price * load * backlog / e`` replica-seconds.  The extra replicas cost ``e * kept_s``,
+    their start-up and hold.  The sum is least at the square root of the ratio.
+    """
+    return math.sqrt(max(price_factor * max(load, 1.0) * backlog, 0.0) / max(kept_s, 1.0))
