@@ -18,8 +18,10 @@ DOWN_TICKS = 3  # ceil(scaleDownDelay 30 s / 10 s) lower answers in a row come f
 class KubeAiLaw:
     """ceil(mean of the last 60 samples / target); lower only after three lower answers in a row."""
 
-    def __init__(self, target: float) -> None:
+    def __init__(self, target: float, *, replicas_min: int, replicas_max: int) -> None:
         self._target = target
+        self._low = replicas_min
+        self._high = replicas_max
         self._samples = [0.0] * SAMPLES
         self._next = 0
         self._lower = 0
@@ -32,7 +34,8 @@ class KubeAiLaw:
         """The count after one more sample."""
         self._samples[self._next] = requests_in_flight
         self._next = (self._next + 1) % SAMPLES
-        wanted = math.ceil(sum(self._samples) / SAMPLES / self._target)
+        mean = sum(self._samples) / SAMPLES
+        wanted = min(max(math.ceil(mean / self._target), self._low), self._high)
         if wanted >= current:
             self._lower = 0
             return wanted
@@ -43,7 +46,10 @@ class KubeAiLaw:
 
 
 def _build(setting: Setting, context: Context) -> Controller:
-    return TickingController(KubeAiLaw(setting.knob), context, every_s=TICK_S)
+    law = KubeAiLaw(
+        setting.knob, replicas_min=context.replicas_min, replicas_max=context.replicas_max
+    )
+    return TickingController(law, context, every_s=TICK_S)
 
 
 PEERS = (
