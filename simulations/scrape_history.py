@@ -155,6 +155,16 @@ class ScrapeHistory:
             samples_min=2,
         )
 
+    def growth(self, series: Series, *, window_s: float, now_s: float) -> Vector:
+        """Growth between the first and the last sample, counter resets added up: no promql."""
+        return self._over(
+            series,
+            lambda found: _growth(found.values),
+            window_s=window_s,
+            now_s=now_s,
+            samples_min=2,
+        )
+
     def max_over_time(self, series: Series, *, window_s: float, now_s: float) -> Vector:
         """``max_over_time``."""
         return self._over(
@@ -247,8 +257,7 @@ def _rate(at_s: Floats, values: Floats, *, start_s: float, end_s: float) -> Floa
     they are nearer than 1.1 mean distances between samples, else by half a distance; at the start
     no further than to where the counter would have been 0.
     """
-    steps = np.diff(values, axis=0)
-    growth = values[-1] - values[0] + np.where(steps < 0.0, values[:-1], 0.0).sum(axis=0)
+    growth = _growth(values)
     sampled_s = float(at_s[-1] - at_s[0])
     mean_s = sampled_s / (len(at_s) - 1)
     before_s, after_s = float(at_s[0]) - start_s, end_s - float(at_s[-1])
@@ -261,6 +270,12 @@ def _rate(at_s: Floats, values: Floats, *, start_s: float, end_s: float) -> Floa
     stretched_s = sampled_s + np.minimum(before_s, to_zero_s) + after_s
     rates: Floats = growth * stretched_s / (sampled_s * (end_s - start_s))
     return rates
+
+
+def _growth(values: Floats) -> Floats:
+    steps = np.diff(values, axis=0)
+    grown: Floats = values[-1] - values[0] + np.where(steps < 0.0, values[:-1], 0.0).sum(axis=0)
+    return grown
 
 
 def _quantile(share: float, cumulative: Floats, bounds_s: Sequence[float]) -> float:

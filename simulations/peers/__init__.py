@@ -6,6 +6,16 @@ from scaler.core.config import PolicyConfig
 from scaler.errors import ScenarioError
 from simulations.controller import Context, Controller, StillController
 from simulations.daemon_controller import DaemonController
+from simulations.peers import (
+    aibrix,
+    hpa_kaito,
+    hpa_llmd,
+    hpa_phpa,
+    hpa_plain,
+    hpa_wva,
+    knative,
+    kubeai,
+)
 from simulations.peers.peer import CORRECTED, Build, Group, Peer, Setting
 from simulations.scenario import SHIPPED, Behaviour, Policy, policy_named
 
@@ -22,7 +32,9 @@ __all__ = [
     "peer_policy",
 ]
 
-PEERS: Mapping[str, Peer] = {}
+_MODULES = (hpa_plain, hpa_kaito, knative, aibrix, hpa_wva, hpa_llmd, kubeai, hpa_phpa)
+
+PEERS: Mapping[str, Peer] = {peer.name: peer for module in _MODULES for peer in module.PEERS}
 
 
 def peer_policy(

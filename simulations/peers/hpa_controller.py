@@ -21,8 +21,9 @@ from scaler.core.hpa import (
     sync,
 )
 from scaler.core.hpa_encoding import keda_milli
-from simulations.controller import NEVER_S, Context, View
+from simulations.controller import NEVER_S, Context, Controller, View
 from simulations.fleet_counters import FleetCounters
+from simulations.peers.peer import Build, Setting
 from simulations.scaled_object import hpa_spec
 from simulations.scenario import Behaviour
 from simulations.scrape_history import ScrapeHistory
@@ -54,6 +55,9 @@ class Seen:
         """Ready pods."""
         return self.view.replicas.ready
 
+
+BOTH = (Behaviour.OWN, Behaviour.OURS)
+"""The behaviours of every peer whose count an HPA moves."""
 
 Law: TypeAlias = Callable[[Seen], Sequence[Metric]]
 """The metrics of the HPA at one sync; the largest proposal counts."""
@@ -91,6 +95,19 @@ def external(
         target_milli=round(target * MILLI),
         values_milli=(keda_milli(integer=0, double=value, keda=keda),),
     )
+
+
+MakeLaw: TypeAlias = Callable[[Setting, Context], Law]
+
+
+def hpa_driven(make: MakeLaw, *, own: Behavior | None) -> Build:
+    """How to build a peer that is a law and an HPA with the behavior ``own``."""
+
+    def build(setting: Setting, context: Context) -> Controller:
+        hpa = peer_hpa(own, setting.behaviour, context)
+        return HpaController(make(setting, context), hpa=hpa, context=context)
+
+    return build
 
 
 class HpaController:
