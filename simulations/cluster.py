@@ -16,8 +16,6 @@ is free for it, *starting* (or *crash-looping*) while it holds the GPU and loads
 
 import heapq
 import itertools
-from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +29,8 @@ from simulations.engine_layout import (
     grow_slots,
 )
 from simulations.fleet_counters import FleetCounters, read_counters
+from simulations.fleet_members import Event, FleetStatus, Member
+from simulations.gpu_supply import GpuSupply
 from simulations.lifecycle import (
     GpuPool,
     Phase,
@@ -45,37 +45,6 @@ from simulations.streams import generator, word
 
 RING_FIRST = 1 << 14
 SESSION_TABLE = 1 << 18
-
-
-@dataclass(slots=True, kw_only=True)
-class _Replica:
-    """One pod, or one group of pods that serves as one."""
-
-    uid: int
-    created_at_s: float
-    phase: Phase = Phase.PENDING
-    scheduled_at_s: float = 0.0
-    ready_at_s: float | None = None
-    restarts: int = 0
-    slot: int = -1
-
-    def view(self) -> ReplicaView:
-        return ReplicaView(
-            uid=self.uid,
-            phase=self.phase,
-            created_at_s=self.created_at_s,
-            ready_at_s=self.ready_at_s,
-            restarts=self.restarts,
-        )
-
-
-class _Event(IntEnum):
-    """What is due in a replica's life."""
-
-    STARTED = 0  # the start-up is over: ready, or crashed
-    RESTART = 1  # the back-off is over
-    GRACE_OVER = 2
-    NODE_READY = 3
 
 
 class Fleet:
@@ -95,10 +64,9 @@ class Fleet:
         self.model = model
         self.now_s = 0.0
         self._seed = seed
-        self._gpus = gpus or GpuPool()
-        self._gpus_total = self._gpus.total
-        self._gpus_coming = 0
-        self._gpus_used = 0
+        self._reached_s = 0.0  # how far the kernel has run; never beyond now_s
+        self._gpus = GpuSupply(gpus or GpuPool(), seed=seed)
+        self._crash_ratio: float | None = None
         self._wanted = 0
         self._state = allocate(
             slots=1 << (max_slots - 1).bit_length(),
@@ -110,14 +78,15 @@ class Fleet:
         write_params(model, self._state, routing=routing, seed_word=word(seed, "routing"))
         self._state.params["gateway_rejects"] = gateway_rejects
         self._next_uid = 0
-        self._nodes = 0
-        self._replicas: dict[int, _Replica] = {}  # in order of creation; gone ones leave
-        self._by_slot: dict[int, _Replica] = {}
+        self._replicas: dict[int, Member] = {}  # in order of creation; gone ones leave
+        self._by_slot: dict[int, Member] = {}
         self._events: list[tuple[float, int, int, int]] = []  # at_s, serial, kind, uid
         self._serial = 0
         self._start_ups: list[tuple[float, float]] = []  # ready_at_s, duration_s
         self._gpu_s_ended = 0.0
         self._pending_s_ended = 0.0
+        self._draining = 0
+        self._seen: FleetStatus | None = None  # made anew after every change of a phase
 
     # Requests
 
@@ -148,15 +117,18 @@ class Fleet:
         Each is given once, with the fields of ``engine_layout.REQUEST`` and a ``RequestStatus``;
         times that never came are NaN.  Taking them is what keeps memory bounded.
         """
+        self._catch_up()
         return request_ring.take_ended(self._state)
 
     def all_outcomes(self) -> Records:
         """Every loaded request whose outcome was not taken, ended or not, in order of arrival."""
+        self._catch_up()
         return request_ring.untaken(self._state)
 
     @property
     def idle(self) -> bool:
         """Whether every loaded request has arrived and ended."""
+        self._catch_up()
         clock = self._state.clock[0]
         used = self._state.replicas[: clock["slots_used"]]
         return bool(
@@ -169,12 +141,15 @@ class Fleet:
 
     def advance(self, until_s: float) -> None:
         """Let everything happen up to and including ``until_s``."""
+        self.pass_time(until_s)
+        self._catch_up()
+
+    def pass_time(self, until_s: float) -> None:
+        """The same, but requests are served only once somebody looks: looking seldom is cheaper."""
         assert until_s >= self.now_s, "time only moves forward"
-        while True:
+        while self._draining or (self._events and self._events[0][0] <= until_s):
             due_s = self._events[0][0] if self._events else np.inf
-            target_s = min(until_s, due_s)
-            # A whole number would have the kernel compiled again for integers.
-            self.now_s = engine.advance(self._state, float(target_s))
+            self._serve(min(until_s, due_s))
             drained = int(self._state.clock["drained_slot"][0])
             if drained >= 0:
                 self._remove(self._by_slot[drained], self.now_s)
@@ -182,28 +157,35 @@ class Fleet:
                 self._live_through(heapq.heappop(self._events))
             else:
                 return
+        self.now_s = until_s
+
+    def _catch_up(self) -> None:
+        if self._reached_s < self.now_s:
+            self._serve(self.now_s)
+
+    def _serve(self, until_s: float) -> None:
+        # A whole number would have the kernel compiled again for integers.
+        self.now_s = self._reached_s = engine.advance(self._state, float(until_s))
 
     def _live_through(self, event: tuple[float, int, int, int]) -> None:
         at_s, _, kind, uid = event
-        if kind == _Event.NODE_READY:
-            self._gpus_coming -= self._gpus.gpus_per_node
-            assert self._gpus_total is not None
-            self._gpus_total += self._gpus.gpus_per_node
+        if kind == Event.NODE_READY:
+            self._gpus.node_came()
             self._schedule_pending(at_s)
             return
         replica = self._replicas.get(uid)
         if replica is None:
             return
-        if kind == _Event.STARTED and replica.phase == Phase.STARTING:
+        if kind == Event.STARTED and replica.phase == Phase.STARTING:
             self._end_start(replica, at_s)
-        elif kind == _Event.RESTART and replica.phase == Phase.CRASH_LOOPING:
-            replica.phase = Phase.STARTING
+        elif kind == Event.RESTART and replica.phase == Phase.CRASH_LOOPING:
+            self._enter(replica, Phase.STARTING)
             self._begin_start(replica, at_s, image=False)
-        elif kind == _Event.GRACE_OVER and replica.phase == Phase.DRAINING:
+        elif kind == Event.GRACE_OVER and replica.phase == Phase.DRAINING:
             engine.cut(self._state, replica.slot, float(at_s))
             self._remove(replica, at_s)
 
-    def _push(self, at_s: float, kind: _Event, uid: int) -> None:
+    def _push(self, at_s: float, kind: Event, uid: int) -> None:
         self._serial += 1
         heapq.heappush(self._events, (at_s, self._serial, int(kind), uid))
 
@@ -215,6 +197,7 @@ class Fleet:
         """Want ``count`` replicas: create what is missing, or end those that ``victims`` names."""
         assert count >= 0
         assert now_s == self.now_s, "advance the fleet to now_s first"
+        self._catch_up()
         self._wanted = count
         alive = [r for r in self._replicas.values() if r.phase != Phase.DRAINING]
         for _ in range(count - len(alive)):
@@ -227,6 +210,7 @@ class Fleet:
 
     def start_warm(self, count: int) -> None:
         """Add ``count`` replicas that are ready at once: how a run begins."""
+        self._catch_up()
         self._wanted += count
         for _ in range(count):
             replica = self._create(self.now_s)
@@ -235,68 +219,70 @@ class Fleet:
 
     def slow_down(self, uid: int, factor: float) -> None:
         """Make a serving replica sick: the steps it begins take ``factor`` times as long."""
+        self._catch_up()
         self._state.replicas[self._replicas[uid].slot]["slowness"] = factor
 
-    def _create(self, now_s: float) -> _Replica:
-        replica = _Replica(uid=self._next_uid, created_at_s=now_s)
+    def inject_crashes(self, ratio: float | None) -> None:
+        """Let this share of the starts that end from now on fail; None is the model's share."""
+        self._crash_ratio = ratio
+
+    def limit_gpus(self, total: int | None, *, now_s: float) -> None:
+        """Give no GPU to a new replica beyond ``total``, whatever the pool has; None ends it."""
+        self._gpus.limit(total)
+        self._schedule_pending(now_s)
+
+    def _create(self, now_s: float) -> Member:
+        replica = Member(uid=self._next_uid, created_at_s=now_s)
         self._next_uid += 1
         self._replicas[replica.uid] = replica
+        self._seen = None
         return replica
+
+    def _enter(self, replica: Member, phase: Phase) -> None:
+        replica.phase = phase
+        self._seen = None
 
     def _schedule_pending(self, now_s: float) -> None:
         """Oldest first, as far as the GPUs go; then ask for nodes for the rest."""
         need = self.model.gpus_per_replica
         pending = [r for r in self._replicas.values() if r.phase == Phase.PENDING]
         for replica in pending:
-            if self._gpus_total is not None and self._gpus_used + need > self._gpus_total:
+            if not self._gpus.fits(need):
                 break
             self._take_gpus(replica, now_s)
-            replica.phase = Phase.STARTING
+            self._enter(replica, Phase.STARTING)
             self._begin_start(replica, now_s, image=True)
         short = sum(r.phase == Phase.PENDING for r in pending) * need
-        if short and self._gpus.node_provisioning is not None:
-            self._provision(short, now_s)
+        for at_s in self._gpus.order_nodes(short=short, now_s=now_s):
+            self._push(at_s, Event.NODE_READY, -1)
 
-    def _provision(self, short: int, now_s: float) -> None:
-        pool = self._gpus
-        assert pool.node_provisioning is not None
-        assert self._gpus_total is not None
-        free = self._gpus_total - self._gpus_used
-        while (
-            free + self._gpus_coming < short
-            and self._gpus_total + self._gpus_coming + pool.gpus_per_node <= pool.provisioned_max
-        ):
-            random = generator(self._seed, "node_provisioning", self._nodes)
-            self._nodes += 1
-            self._gpus_coming += pool.gpus_per_node
-            self._push(now_s + pool.node_provisioning.draw_s(random), _Event.NODE_READY, -1)
-
-    def _take_gpus(self, replica: _Replica, now_s: float) -> None:
-        self._gpus_used += self.model.gpus_per_replica
+    def _take_gpus(self, replica: Member, now_s: float) -> None:
+        self._gpus.take(self.model.gpus_per_replica)
         replica.scheduled_at_s = now_s
         self._pending_s_ended += now_s - replica.created_at_s
 
-    def _begin_start(self, replica: _Replica, now_s: float, *, image: bool) -> None:
+    def _begin_start(self, replica: Member, now_s: float, *, image: bool) -> None:
         start = self.model.start_up
         random = generator(self._seed, "start_up", replica.uid, replica.restarts)
         phases = [start.scheduling, start.image, start.weights, start.compile]
         drawn_s = [phase.draw_s(random) for phase in phases]
         if not image:
             drawn_s[0] = drawn_s[1] = 0.0
-        self._push(now_s + sum(drawn_s), _Event.STARTED, replica.uid)
+        self._push(now_s + sum(drawn_s), Event.STARTED, replica.uid)
 
-    def _end_start(self, replica: _Replica, now_s: float) -> None:
+    def _end_start(self, replica: Member, now_s: float) -> None:
         random = generator(self._seed, "crash", replica.uid, replica.restarts)
-        if random.random() < self.model.start_up.crash_ratio:
-            replica.phase = Phase.CRASH_LOOPING
-            self._push(now_s + back_off_s(replica.restarts), _Event.RESTART, replica.uid)
+        own = self.model.start_up.crash_ratio
+        if random.random() < (own if self._crash_ratio is None else self._crash_ratio):
+            self._enter(replica, Phase.CRASH_LOOPING)
+            self._push(now_s + back_off_s(replica.restarts), Event.RESTART, replica.uid)
             replica.restarts += 1
             return
         self._start_ups.append((now_s, now_s - replica.scheduled_at_s))
         self._make_ready(replica, now_s)
 
-    def _make_ready(self, replica: _Replica, now_s: float) -> None:
-        replica.phase = Phase.READY
+    def _make_ready(self, replica: Member, now_s: float) -> None:
+        self._enter(replica, Phase.READY)
         replica.ready_at_s = now_s
         slots = self._state.replicas.shape[0]
         if len(self._by_slot) == slots:
@@ -315,27 +301,29 @@ class Fleet:
         self._state.ready[: len(ready)] = ready
         self._state.clock["replicas_ready"] = len(ready)
 
-    def _end(self, replica: _Replica, now_s: float) -> None:
+    def _end(self, replica: Member, now_s: float) -> None:
         """Stop a replica: at once while it does not serve, after its drain if it does."""
         if replica.phase != Phase.READY:
             self._remove(replica, now_s)
             return
-        replica.phase = Phase.DRAINING
+        self._enter(replica, Phase.DRAINING)
+        self._draining += 1
         self._list_ready()
         record = self._state.replicas[replica.slot]
         record["draining"] = 1
         if record["running"] + record["waiting"]:
-            self._push(now_s + self.model.drain_grace_s, _Event.GRACE_OVER, replica.uid)
+            self._push(now_s + self.model.drain_grace_s, Event.GRACE_OVER, replica.uid)
         else:
             self._remove(replica, now_s)
 
-    def _remove(self, replica: _Replica, now_s: float) -> None:
+    def _remove(self, replica: Member, now_s: float) -> None:
         if replica.phase == Phase.PENDING:
             self._pending_s_ended += now_s - replica.created_at_s
         else:
             self._gpu_s_ended += now_s - replica.scheduled_at_s
-            self._gpus_used -= self.model.gpus_per_replica
-        replica.phase = Phase.GONE
+            self._gpus.give_back(self.model.gpus_per_replica)
+        self._draining -= replica.phase == Phase.DRAINING
+        self._enter(replica, Phase.GONE)
         del self._replicas[replica.uid]
         if replica.slot >= 0:
             self._state.next_at_s[replica.slot] = np.inf
@@ -348,26 +336,31 @@ class Fleet:
 
         Start-up times are of the replicas that became ready after ``since_s``.
         """
-        phases = [r.phase for r in self._replicas.values()]
-        draining = phases.count(Phase.DRAINING)
-        starting = [r for r in self._replicas.values() if r.phase == Phase.STARTING]
+        seen = self._look()
         return Replicas(
             seen_at_s=now_s,
             wanted=self._wanted,
-            current=len(phases) - draining,
-            ready=phases.count(Phase.READY),
-            starting_age_s=tuple(now_s - r.created_at_s for r in starting),
-            unschedulable=phases.count(Phase.PENDING),
-            crash_looping=phases.count(Phase.CRASH_LOOPING),
-            terminating=draining,
+            current=seen.current,
+            ready=len(seen.ready),
+            starting_age_s=tuple([now_s - created_s for created_s in seen.starting_since_s]),
+            unschedulable=seen.unschedulable,
+            crash_looping=seen.crash_looping,
+            terminating=seen.terminating,
             start_up_s=self._start_ups_between(since_s, now_s),
             gpus_per_replica=self.model.gpus_per_replica,
-            gpus_allocatable=self._gpus_total,
+            gpus_allocatable=self._gpus.allocatable,
         )
 
     def _start_ups_between(self, since_s: float, until_s: float) -> tuple[float, ...]:
+        if not self._start_ups or self._start_ups[-1][0] <= since_s:
+            return ()
         recent = itertools.takewhile(lambda start: start[0] > since_s, reversed(self._start_ups))
         return tuple(reversed([took_s for at_s, took_s in recent if at_s <= until_s]))
+
+    @property
+    def ready(self) -> tuple[int, ...]:
+        """The uids of the replicas that are ready, in order of creation."""
+        return self._look().ready
 
     def replicas(self) -> list[ReplicaView]:
         """Every replica that is not gone, in order of creation."""
@@ -375,13 +368,13 @@ class Fleet:
 
     def counters(self) -> FleetCounters:
         """The metrics of every replica that serves, as of ``now_s``."""
-        serving = [r for r in self._replicas.values() if r.slot >= 0]
-        return read_counters(
-            self._state,
-            at_s=self.now_s,
-            slots=np.array([r.slot for r in serving], dtype=np.int64),
-            uids=np.array([r.uid for r in serving], dtype=np.int64),
-        )
+        self._catch_up()
+        return read_counters(self._state, at_s=self.now_s, serving=self._look().serving)
+
+    def _look(self) -> FleetStatus:
+        if self._seen is None:
+            self._seen = FleetStatus.of(list(self._replicas.values()))
+        return self._seen
 
     def usage(self) -> Usage:
         """GPU time so far, the replicas that are there included."""

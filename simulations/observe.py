@@ -4,18 +4,19 @@ The meaning of every field is that of the daemon's own signals (a test holds the
 deltas between two scrapes of a replica, all counts of a replica that has just begun to serve as
 news, its first latencies left out, draining replicas not looked at.  Counters never reset here,
 because a replica that crashes does so before it serves.
+
+A run observes some ten thousand times.  Most of the time the replicas are those of the scrape
+before; then sums over replicas are all that is needed, and nothing is looked up replica by replica.
 """
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-
-import numpy as np
 
 from scaler.core.config import FreshnessConfig
 from scaler.core.model import (
     Cause,
+    Gateway,
     Gpu,
     KvCache,
     Latency,
@@ -25,29 +26,19 @@ from scaler.core.model import (
     Replicas,
     Work,
 )
-from simulations.engine_layout import ITL_BOUNDS_S, TTFT_BOUNDS_S, Floats, Ints
+from simulations.engine_layout import ITL_BOUNDS_S, TTFT_BOUNDS_S
 from simulations.fleet_counters import FleetCounters
+from simulations.pages import PLACE, Pages, Sums, Window
 from simulations.replica import ReplicaModel
 
-WINDOW_S = 60.0  # of latency histograms, the daemon's default
 _INTERVAL_MIN_S = 1e-3
-_FIELDS = (
-    "requests_running", "requests_waiting", "finished_stop", "finished_abort",
-    "admission_rejections", "prompt_tokens", "prompt_tokens_cached", "generation_tokens",
-    "preemptions", "iterations", "finished_prompt_tokens", "finished_output_tokens", "blocks_used",
-)  # fmt: skip
-_PLACE = {name: place for place, name in enumerate(_FIELDS)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pages:
-    """One scrape: ``rows`` finds a replica's row in the arrays by its uid."""
-
-    at_s: float
-    rows: dict[int, int]
-    numbers: Floats  # [replica, field of _FIELDS]
-    ttft: Ints
-    itl: Ints
+_BALANCE = [
+    PLACE[name]
+    for name in (
+        "requests_running", "requests_waiting", "finished_stop", "finished_abort",
+        "admission_rejections",
+    )
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,153 +48,181 @@ class _Round:
     replicas: int
     interval_s: float
     replica_s: float
-    arrived: float
-    grown: Floats  # in the order of _FIELDS
+    grown: Sequence[int]  # in the order of COUNTERS
 
 
 class Observer:
     """Scrapes and collections in, observations out; one for one target."""
 
-    def __init__(self, model: ReplicaModel, freshness: FreshnessConfig) -> None:
+    def __init__(
+        self, model: ReplicaModel, freshness: FreshnessConfig, *, gateway: bool = False
+    ) -> None:
+        """``gateway`` says whether the target's profile asks for a gateway's counter."""
         self._model = model
         self._freshness = freshness
-        self._scraped: _Pages | None = None
-        self._base: _Pages | None = None  # the scrape that ended the last round
-        self._base_uids: frozenset[int] = frozenset()
+        self._has_gateway = gateway
+        self._scraped: Pages | None = None
+        self._base: dict[int, Pages] = {}  # the last scrape that counted, by replica
+        self._base_at_s: float | None = None
         self._last_tick_s: float | None = None
+        self._attended: Sequence[int] = ()  # ready replicas that are all in _past
         self._past: set[int] = set()  # replicas whose counting has begun
         self._entered_at_s: dict[int, float] = {}
         self._last_work: Work | None = None
         self._last_work_at_s = 0.0
-        self._ttft: deque[tuple[float, Ints]] = deque()
-        self._itl: deque[tuple[float, Ints]] = deque()
+        self._ttft = Window(TTFT_BOUNDS_S)
+        self._itl = Window(ITL_BOUNDS_S)
         self._histograms = False
         self._gpu_scraped: tuple[float, Mapping[int, float]] | None = None
+        self._front: int | None = None  # requests that the gateway had counted as of the scrape
+        self._front_before: tuple[int, float] | None = None
 
     def scrape(self, counters: FleetCounters, gpu_ratio: Mapping[int, float] | None = None) -> None:
-        """Prometheus reads the pages of all replicas, and the DCGM exporter's: by uid."""
-        values = counters.values
-        self._scraped = _Pages(
-            at_s=counters.at_s,
-            rows={uid: row for row, uid in enumerate(counters.uids.tolist())},
-            numbers=np.array([values[name] for name in _FIELDS], dtype=np.float64).T,
-            ttft=counters.ttft_buckets,
-            itl=counters.itl_buckets,
-        )
+        """Prometheus reads the pages of all replicas, the DCGM exporter's (by uid), a gateway's."""
+        self._scraped = Pages(counters)
+        self._front = counters.gateway_requests
         if gpu_ratio is not None:
             self._gpu_scraped = (counters.at_s, gpu_ratio)
 
-    def observe(self, replicas: Replicas, ready: Sequence[int], now_s: float) -> Observation:
-        """The observation at ``now_s``; ``ready`` are the uids of the replicas that are ready."""
-        self._attend(ready, now_s)
-        pages = self._scraped
-        missing = self._missing(pages, ready, replicas, now_s)
-        having: list[int] = []
-        if pages is not None and missing is None:
-            having = [uid for uid in ready if uid in pages.rows]
-            awaited = [uid for uid in ready if uid not in pages.rows]
-            due = len(ready) - len([uid for uid in awaited if self._is_awaited(uid, now_s)])
-            missing = self._too_few(len(having), due, len(ready))
-        self._last_tick_s = now_s
-        if pages is None or missing is not None:
-            gap = missing or NoData(cause=Cause.NEVER, detail="not scraped yet")
-            return self._seen(replicas, ready, now_s, gap)
-        return self._of_pages(pages, having, replicas, ready, now_s)
-
-    def _of_pages(
+    def observe(
         self,
-        pages: _Pages,
-        having: list[int],
         replicas: Replicas,
         ready: Sequence[int],
         now_s: float,
+        failure: NoData | None = None,
     ) -> Observation:
+        """The observation at ``now_s``; ``ready`` are the uids of the replicas that are ready.
+
+        ``failure`` is why the queries about the engines come to nothing, None where they do not.
+        """
+        ready = tuple(ready)
+        self._attend(ready, now_s)
+        pages = self._scraped
+        missing = failure or self._missing(pages, ready, replicas, now_s)
+        having: tuple[int, ...] = ()
+        if pages is not None and missing is None:
+            having = ready
+            if pages.uids != ready:
+                having = tuple([uid for uid in ready if uid in pages.rows])
+                missing = self._too_few(having, ready, now_s)
+        self._last_tick_s = now_s
+        down = failure is not None and failure.cause is Cause.UNREACHABLE
+        gpu = failure if down and failure is not None else self._gpu(ready, now_s)
+        gateway = failure if down and failure is not None else self._gateway(now_s)
+        if pages is None or missing is not None:
+            gap = missing or NoData(cause=Cause.NEVER, detail="not scraped yet")
+            return self._seen(replicas, gap, gpu, gateway)
+        return self._of_pages(pages, having, replicas, ready, gpu, gateway)
+
+    def _of_pages(  # noqa: PLR0917 - all of it is what was seen; nothing could be mistaken
+        self,
+        pages: Pages,
+        having: tuple[int, ...],
+        replicas: Replicas,
+        ready: tuple[int, ...],
+        gpu: Gpu | NoData,
+        gateway: Gateway | NoData,
+    ) -> Observation:
+        now_s = replicas.seen_at_s
         coverage = len(having) / len(ready)
+        sums = pages.sums(having)
         work = self._work(pages, having, ready, now_s)
-        numbers = pages.numbers[[pages.rows[uid] for uid in having]]
-        usage = numbers[:, _PLACE["blocks_used"]] / (self._model.kv_blocks - 1)
-        sums = numbers.sum(axis=0)
+        blocks = pages.words[:, PLACE["blocks_used"]].tolist()
+        if having != pages.uids:
+            blocks = [blocks[pages.rows[uid]] for uid in having]
+        usable = self._model.kv_blocks - 1
+        running, waiting = sums.words[:2].tolist()
         return Observation(
             seen_at_s=now_s,
             replicas=replicas,
             queue=Queue(
                 seen_at_s=pages.at_s,
                 coverage_ratio=coverage,
-                requests_running=float(sums[_PLACE["requests_running"]]),
-                requests_waiting=float(sums[_PLACE["requests_waiting"]]),
+                requests_running=float(running),
+                requests_waiting=float(waiting),
             ),
             kv_cache=KvCache(
                 seen_at_s=pages.at_s,
                 coverage_ratio=coverage,
-                usage_mean_ratio=float(usage.mean()),
-                usage_max_ratio=float(usage.max()),
+                usage_mean_ratio=sum(blocks) / (len(blocks) * usable),
+                usage_max_ratio=max(blocks) / usable,
                 capacity_tokens=float(self._model.kv_capacity_tokens),
             ),
-            ttft=self._latency(self._ttft, TTFT_BOUNDS_S, pages.at_s, coverage, now_s),
-            itl=self._latency(self._itl, ITL_BOUNDS_S, pages.at_s, coverage, now_s),
+            ttft=self._latency(self._ttft, pages.at_s, coverage, now_s),
+            itl=self._latency(self._itl, pages.at_s, coverage, now_s),
             work=work,
-            gpu=self._gpu(ready, now_s),
+            gpu=gpu,
+            gateway=gateway,
             capacity_key=self._model.name,
         )
 
     def _seen(
-        self, replicas: Replicas, ready: Sequence[int], now_s: float, gap: NoData
+        self, replicas: Replicas, gap: NoData, gpu: Gpu | NoData, gateway: Gateway | NoData
     ) -> Observation:
-        """Only what Kubernetes and DCGM show."""
+        """Only what Kubernetes, DCGM and the gateway show."""
         return Observation(
-            seen_at_s=now_s,
+            seen_at_s=replicas.seen_at_s,
             replicas=replicas,
             queue=gap,
             kv_cache=gap,
             ttft=gap,
             itl=gap,
             work=gap,
-            gpu=self._gpu(ready, now_s),
+            gpu=gpu,
+            gateway=gateway,
             capacity_key=self._model.name,
         )
 
     # Which replicas should answer
 
-    def _attend(self, ready: Sequence[int], now_s: float) -> None:
+    def _attend(self, ready: tuple[int, ...], now_s: float) -> None:
         """Remember since when a replica may have served without having been seen."""
         if self._last_tick_s is None:
             self._past = set(ready)  # they may have a past: counting begins with their first page
             return
-        for uid in ready:
-            if uid not in self._past:
-                self._entered_at_s.setdefault(uid, self._last_tick_s)
+        if ready == self._attended:
+            return
+        unseen = [uid for uid in ready if uid not in self._past]
+        for uid in unseen:
+            self._entered_at_s.setdefault(uid, self._last_tick_s)
+        if not unseen:
+            self._attended = ready
 
     def _is_awaited(self, uid: int, now_s: float) -> bool:
         entered_at_s = self._entered_at_s.get(uid)
         return entered_at_s is not None and entered_at_s >= now_s - self._freshness.stale_after_s
 
     def _missing(
-        self, pages: _Pages | None, ready: Sequence[int], replicas: Replicas, now_s: float
+        self, pages: Pages | None, ready: tuple[int, ...], replicas: Replicas, now_s: float
     ) -> NoData | None:
         """Why nothing of the engines can be used; None when something can."""
         if not ready:
             cause = Cause.REFUSED if replicas.current else Cause.EMPTY
             return NoData(cause=cause, detail="no replica is ready")
-        if pages is None or not any(uid in pages.rows for uid in ready):
+        if pages is None or not (pages.uids == ready or any(uid in pages.rows for uid in ready)):
             return NoData(cause=Cause.EMPTY, detail="no ready replica was scraped yet")
         age_s = now_s - pages.at_s
         if age_s > self._freshness.stale_after_s:
             return NoData(cause=Cause.STALE, detail=f"the newest sample is {age_s:.0f} s old")
         return None
 
-    def _too_few(self, having: int, due: int, ready: int) -> NoData | None:
-        if having >= self._freshness.coverage_min_ratio * due:
+    def _too_few(
+        self, having: tuple[int, ...], ready: tuple[int, ...], now_s: float
+    ) -> NoData | None:
+        awaited = sum(self._is_awaited(uid, now_s) for uid in set(ready).difference(having))
+        due = len(ready) - awaited
+        if len(having) >= self._freshness.coverage_min_ratio * due:
             return None
-        return NoData(cause=Cause.PARTIAL, detail=f"{having} of {ready} ready replicas answered")
+        detail = f"{len(having)} of {len(ready)} ready replicas answered"
+        return NoData(cause=Cause.PARTIAL, detail=detail)
 
     # Work and latencies: differences between scrapes
 
     def _work(
-        self, pages: _Pages, having: list[int], ready: Sequence[int], now_s: float
+        self, pages: Pages, having: tuple[int, ...], ready: tuple[int, ...], now_s: float
     ) -> Work | NoData:
-        if self._base is None or pages.at_s > self._base.at_s:
-            found = self._round(pages, having, now_s)
-            self._base, self._base_uids = pages, frozenset(having)
+        if self._base_at_s is None or pages.at_s > self._base_at_s:
+            found = self._round(pages, having, ready, now_s)
             if found is not None:
                 self._last_work = _work_of(found, min(found.replicas / len(ready), 1.0), pages.at_s)
                 self._last_work_at_s = now_s
@@ -215,63 +234,63 @@ class Observer:
             return NoData(cause=Cause.STALE, detail=f"the last rate is {age_s:.0f} s old")
         return last
 
-    def _round(self, pages: _Pages, having: list[int], now_s: float) -> _Round | None:
-        """End a round with ``pages``; None if no replica can be compared."""
+    def _round(
+        self, pages: Pages, having: tuple[int, ...], ready: tuple[int, ...], now_s: float
+    ) -> _Round | None:
+        """End a round with ``pages``; None if no replica can be compared.
+
+        A ready replica that did not answer keeps the page that counted last: when it answers again,
+        it brings all that it has done since.
+        """
         base = self._base
-        known = [uid for uid in having if uid in self._base_uids]
-        fresh = [
-            uid
-            for uid in having
-            if uid not in self._base_uids
-            and self._entered_at_s.get(uid, pages.at_s) < pages.at_s
-            and uid not in self._past
-        ]
-        self._past.update(having)
-        self._past &= pages.rows.keys() | set(having)
-        grown = pages.numbers[[pages.rows[uid] for uid in (*known, *fresh)]].sum(axis=0)
+        known = tuple([uid for uid in having if uid in base])
+        fresh = self._fresh(pages, having) if len(known) < len(having) else ()
+        grown = pages.sums((*known, *fresh)).words
         intervals = [pages.at_s - self._entered_at_s.pop(uid) for uid in fresh]
-        if base is not None and known:
-            now_rows = [pages.rows[uid] for uid in known]
-            rows = [base.rows[uid] for uid in known]
-            grown = grown - base.numbers[rows].sum(axis=0)
-            intervals += [pages.at_s - base.at_s] * len(known)
-            ttft, itl = pages.ttft[now_rows] - base.ttft[rows], pages.itl[now_rows] - base.itl[rows]
-            self._ttft.append((now_s, ttft.sum(axis=0)))
-            self._itl.append((now_s, itl.sum(axis=0)))
+        if known:
+            now = pages.sums(known)
+            for before, uids in _by_page(base, known):
+                then = before.sums(uids)
+                grown = grown - then.words
+                intervals += [pages.at_s - before.at_s] * len(uids)
+                now = Sums(words=now.words, ttft=now.ttft - then.ttft, itl=now.itl - then.itl)
+            self._ttft.add(now.ttft, now_s)
+            self._itl.add(now.itl, now_s)
             self._histograms = True
+        self._base = dict.fromkeys(having, pages)
+        if len(having) < len(ready):
+            self._base |= {uid: base[uid] for uid in set(ready) - set(having) if uid in base}
+        self._base_at_s = pages.at_s
+        self._past.update(having)
         if not intervals:
             return None
-        balance = float(grown[: _PLACE["admission_rejections"] + 1].sum())
         return _Round(
             replicas=len(intervals),
             interval_s=max(median(intervals), _INTERVAL_MIN_S),
             replica_s=sum(intervals),
-            arrived=max(balance, 0.0),
-            grown=grown,
+            grown=grown.tolist(),
+        )
+
+    def _fresh(self, pages: Pages, having: tuple[int, ...]) -> tuple[int, ...]:
+        """Replicas whose first page this is: all they have counted is news."""
+        return tuple(
+            uid
+            for uid in having
+            if uid not in self._base
+            and uid not in self._past
+            and self._entered_at_s.get(uid, pages.at_s) < pages.at_s
         )
 
     def _latency(
-        self,
-        window: deque[tuple[float, Ints]],
-        bounds_s: tuple[float, ...],
-        seen_at_s: float,
-        coverage_ratio: float,
-        now_s: float,
+        self, window: Window, seen_at_s: float, coverage_ratio: float, now_s: float
     ) -> Latency | NoData:
-        while window and window[0][0] <= now_s - WINDOW_S:
-            window.popleft()
         if not self._histograms:
             return NoData(cause=Cause.NEVER, detail="two samples are needed for a histogram")
-        counts = sum((added for _, added in window), start=np.zeros(len(bounds_s) + 1))
-        return Latency(
-            seen_at_s=seen_at_s,
-            coverage_ratio=coverage_ratio,
-            window_s=WINDOW_S,
-            bounds_s=bounds_s,
-            counts=tuple(counts.tolist()),
-        )
+        return window.latency(seen_at_s=seen_at_s, coverage_ratio=coverage_ratio, now_s=now_s)
 
-    def _gpu(self, ready: Sequence[int], now_s: float) -> Gpu | NoData:
+    # Beside the engines
+
+    def _gpu(self, ready: tuple[int, ...], now_s: float) -> Gpu | NoData:
         """Over the ready replicas; one that DCGM has not seen at work has done none."""
         if not ready or self._gpu_scraped is None:
             return NoData(cause=Cause.EMPTY, detail="no ready replica whose GPUs could be seen")
@@ -287,23 +306,49 @@ class Observer:
             utilisation_max_ratio=max(uses),
         )
 
+    def _gateway(self, now_s: float) -> Gateway | NoData:
+        """Requests that came to the gateway since the last look."""
+        if not self._has_gateway:
+            return NoData(cause=Cause.UNSUPPORTED, detail="no gateway query in the profile")
+        if self._front is None:
+            return NoData(cause=Cause.NEVER, detail="not scraped yet")
+        before, self._front_before = self._front_before, (self._front, now_s)
+        count, at_s = before or self._front_before
+        return Gateway(
+            seen_at_s=now_s,
+            interval_s=now_s - at_s,
+            requests_arrived=float(self._front - count),
+        )
+
+
+def _by_page(
+    base: Mapping[int, Pages], uids: tuple[int, ...]
+) -> Iterable[tuple[Pages, tuple[int, ...]]]:
+    """The replicas by the page that counted last: all on one, but for those that did not answer."""
+    first = base[uids[0]]
+    if all(base[uid] is first for uid in uids):
+        return ((first, uids),)
+    pages = dict.fromkeys(base[uid] for uid in uids)
+    return [(page, tuple(uid for uid in uids if base[uid] is page)) for page in pages]
+
 
 def _work_of(found: _Round, coverage_ratio: float, seen_at_s: float) -> Work:
-    grown = dict(zip(_FIELDS, found.grown.tolist(), strict=True))
-    cached = min(grown["prompt_tokens_cached"], grown["prompt_tokens"])
+    grown = found.grown
+    at = PLACE
+    cached = min(grown[at["prompt_tokens_cached"]], grown[at["prompt_tokens"]])
     return Work(
         seen_at_s=seen_at_s,
         coverage_ratio=coverage_ratio,
         interval_s=found.interval_s,
         replica_s=found.replica_s,
-        requests_arrived=found.arrived,
-        requests_finished=grown["finished_stop"] + grown["finished_abort"],
-        requests_rejected=grown["admission_rejections"],
-        prompt_tokens=grown["prompt_tokens"] - cached,
-        cached_tokens=cached,
-        output_tokens=grown["generation_tokens"],
-        preemptions=grown["preemptions"],
-        engine_steps=grown["iterations"],
-        finished_prompt_tokens=grown["finished_prompt_tokens"],
-        finished_output_tokens=grown["finished_output_tokens"],
+        requests_arrived=float(max(sum([grown[place] for place in _BALANCE]), 0)),
+        requests_finished=float(grown[at["finished_stop"]] + grown[at["finished_abort"]]),
+        requests_rejected=float(grown[at["admission_rejections"]]),
+        prompt_tokens=float(grown[at["prompt_tokens"]] - cached),
+        cached_tokens=float(cached),
+        output_tokens=float(grown[at["generation_tokens"]]),
+        preemptions=float(grown[at["preemptions"]]),
+        engine_steps=float(grown[at["iterations"]]),
+        finished_prompt_tokens=float(grown[at["finished_prompt_tokens"]]),
+        finished_output_tokens=float(grown[at["finished_output_tokens"]]),
     )
