@@ -3,21 +3,15 @@
 The first is persistence, the smoothed last value: the others have to beat it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from operator import mul
+from typing import TypeAlias, TypeVar
 
 from scaler.core.config import ForecastConfig
 from scaler.core.forecast_cycle import CYCLE, Cycle
-from scaler.core.forecast_levels import (
-    Forecaster,
-    Level,
-    Pace,
-    begin,
-    damped_trend,
-    restarted,
-    smoothed,
-)
-from scaler.core.forecast_regime import Regime, first_regime, watch
+from scaler.core.forecast_levels import LEVELS, Forecaster, Levels, reach_s, restarted
+from scaler.core.forecast_regime import Change, Regime, first_regime, watch
 from scaler.core.forecast_season import (
     DAY_S,
     DAY_SLOTS,
@@ -30,6 +24,8 @@ from scaler.core.forecast_season import (
 )
 
 FIRST_TICK_S = 15.0  # assumed of the only value there is
+MINUTE_S = 60.0
+MISSED_MAX = 360  # minutes that one value may stand for: all that a cycle keeps
 
 
 class Candidate(StrEnum):
@@ -45,130 +41,170 @@ class Candidate(StrEnum):
     CYCLE = "cycle"
 
 
-LEVELS: tuple[Forecaster[Level], ...] = (
-    smoothed(Pace(level_factor=1.0 / 3.0)),  # 30 s
-    smoothed(Pace(level_factor=1.0)),  # 90 s
-    smoothed(Pace(level_factor=8.0 / 3.0)),  # 240 s
-    damped_trend(Pace(level_factor=2.0)),  # 180 s, trend of 30 minutes
-    damped_trend(Pace(level_factor=2.0 / 3.0, trend_factor=1.0 / 6.0, damping_factor=1.0 / 3.0)),
-)
-EXPECTING = 3  # the level whose forecast of the next value a regime change is told by
-DAY: Forecaster[Profile] = seasonal(DAY_S, DAY_SLOTS)
-WEEK: Forecaster[Profile] = seasonal(WEEK_S, WEEK_SLOTS)
-SHORT = tuple(Candidate)[: len(LEVELS)]
 EVERY = tuple(Candidate)
 COUNT = len(EVERY)
+SHORT = EVERY[:5]  # those of ``LEVELS``
+DAY: Forecaster[Profile] = seasonal(DAY_S, DAY_SLOTS)
+WEEK: Forecaster[Profile] = seasonal(WEEK_S, WEEK_SLOTS)
+Weights: TypeAlias = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What the candidates remember of the series; levels in the order of ``LEVELS``."""
+    """What the candidates remember of the series.
+
+    ``minute_sum`` and ``minute_s`` gather the minute under way: day, week and cycle learn whole
+    minutes, which is as fine as they need, and a tick is cheaper for it.
+    """
 
     at_s: float
-    levels: tuple[Level, ...]
+    levels: Levels
+    regime: Regime
+    minute_sum: float
+    minute_s: float
     day: Profile
     week: Profile
     cycle: Cycle
-    regime: Regime
 
     @property
     def last(self) -> float:
         """Persistence's forecast, whatever the lead."""
-        return max(self.levels[0].level, 0.0)
+        return self.levels.levels[0]
 
 
 def first_known(value: float, at_s: float) -> Known:
     """All that one value tells."""
+    minute_at_s = at_s - at_s % MINUTE_S
     return Known(
         at_s=at_s,
-        levels=tuple(forecaster.init(value, at_s) for forecaster in LEVELS),
-        day=DAY.init(value, at_s),
-        week=WEEK.init(value, at_s),
-        cycle=CYCLE.init(value, at_s),
+        levels=LEVELS.init(value, at_s),
         regime=first_regime(value, FIRST_TICK_S),
+        minute_sum=0.0,
+        minute_s=0.0,
+        day=DAY.init(value, minute_at_s),
+        week=WEEK.init(value, minute_at_s),
+        cycle=CYCLE.init(value, minute_at_s),
     )
 
 
 def learn(known: Known, value: float, at_s: float, config: ForecastConfig) -> Known:
-    """``known`` with ``value``, the mean since the last one; ``at_s`` must be later.
-
-    Profiles learn whole minutes: a day needs no finer grain, and a tick is cheaper for it.
-    """
+    """``known`` with ``value``, the mean since the last one; ``at_s`` must be later."""
     elapsed_s = at_s - known.at_s
-    expecting = known.levels[EXPECTING]
-    expected = LEVELS[EXPECTING].predict(expecting, elapsed_s, config)
+    before = known.levels
+    steady, lasting = before.levels[3], before.trends[0]
+    expected = max(steady + lasting * reach_s(elapsed_s, config.trend_damping_s), 0.0)
     regime, change = watch(known.regime, value, expected, elapsed_s, config)
-    levels = [
-        forecaster.update(level, value, at_s, config)
-        for forecaster, level in zip(LEVELS, known.levels, strict=True)
-    ]
-    cycle = CYCLE.update(known.cycle, value, at_s, config)
-    day, week = known.day, known.week
-    if cycle.ended_at_s > known.cycle.ended_at_s:
-        day = DAY.update(day, cycle.minutes[-1], cycle.ended_at_s, config)
-        week = WEEK.update(week, cycle.minutes[-1], cycle.ended_at_s, config)
-    if change is not None:  # persistence needs no help: it has forgotten the past by itself
-        levels[1:] = [restarted(item, change.level, rising=change.rising) for item in levels[1:]]
-        day, week = releveled(day, change.level), releveled(week, change.level)
-    return Known(at_s=at_s, levels=tuple(levels), day=day, week=week, cycle=cycle, regime=regime)
+    levels = LEVELS.update(before, value, at_s, config)
+    minute_at_s = at_s - at_s % MINUTE_S
+    if change is None and minute_at_s == known.cycle.at_s:
+        return Known(
+            at_s=at_s,
+            levels=levels,
+            regime=regime,
+            minute_sum=known.minute_sum + value * elapsed_s,
+            minute_s=known.minute_s + elapsed_s,
+            day=known.day,
+            week=known.week,
+            cycle=known.cycle,
+        )
+    known = _minutes_learned(known, value, minute_at_s, elapsed_s, config)
+    known = replace(known, at_s=at_s, levels=levels, regime=regime)
+    return known if change is None else _changed(known, change)
+
+
+def _minutes_learned(
+    known: Known, value: float, minute_at_s: float, elapsed_s: float, config: ForecastConfig
+) -> Known:
+    """``known`` with every minute closed that ended by ``minute_at_s``; ``value`` fills gaps."""
+    inside_s = elapsed_s
+    day, week, cycle = known.day, known.week, known.cycle
+    total, total_s = known.minute_sum, known.minute_s
+    if minute_at_s > cycle.at_s:
+        inside_s = max(known.at_s + elapsed_s - minute_at_s, 0.0)
+        first_s = min(elapsed_s - inside_s, max(cycle.at_s + MINUTE_S - known.at_s, 0.0))
+        whole_s = total_s + first_s
+        mean = (total + value * first_s) / whole_s if whole_s > 0.0 else value
+        missed = min(round((minute_at_s - cycle.at_s) / MINUTE_S) - 1, MISSED_MAX)
+        for back in range(missed, -1, -1):
+            end_s = minute_at_s - back * MINUTE_S
+            cycle = CYCLE.update(cycle, mean, end_s, config)
+            day = DAY.update(day, mean, end_s, config)
+            week = WEEK.update(week, mean, end_s, config)
+            mean = value
+        total = total_s = 0.0
+    inside_s = min(inside_s, elapsed_s)
+    return replace(
+        known,
+        minute_sum=total + value * inside_s,
+        minute_s=total_s + inside_s,
+        day=day,
+        week=week,
+        cycle=cycle,
+    )
+
+
+def _changed(known: Known, change: Change) -> Known:
+    """``known`` in a new regime: levels restart, the shapes of day and week stay."""
+    return replace(
+        known,
+        levels=restarted(known.levels, change.level, rising=change.rising),
+        day=releveled(known.day, change.level),
+        week=releveled(known.week, change.level),
+    )
 
 
 def resumed(known: Known, value: float, at_s: float) -> Known:
     """``known`` after a long silence: the shapes of day and week stay, all else begins anew."""
-    return Known(
-        at_s=at_s,
-        levels=tuple(begin(value, at_s) for _ in LEVELS),
-        day=releveled(known.day, value),
-        week=releveled(known.week, value),
-        cycle=CYCLE.init(value, at_s),
+    fresh = first_known(value, at_s)
+    return replace(
+        fresh,
         regime=Regime(noise_s=known.regime.noise_s),
+        day=replace(fresh.day, slots=known.day.slots),
+        week=replace(fresh.week, slots=known.week.slots),
     )
 
 
 def available(known: Known) -> tuple[bool, ...]:
     """Which candidates have something of their own to say."""
     return (
-        *(True,) * len(LEVELS),
+        *(True,) * len(SHORT),
         knows(known.day),
         knows(known.week),
         known.cycle.period_s > 0.0,
     )
 
 
-def predict(
-    known: Known, weights: tuple[float, ...], lead_s: float, config: ForecastConfig
-) -> float:
-    """The weighted mean of the candidates that have a weight; weights sum to one."""
-    mean = 0.0
-    for forecaster, level, weight in zip(LEVELS, known.levels, weights, strict=False):
-        if weight > 0.0:
-            mean += weight * forecaster.predict(level, lead_s, config)
-    if weights[5] > 0.0:
-        mean += weights[5] * _profiled(DAY, known.day, known.at_s + lead_s, config)
-    if weights[6] > 0.0:
-        mean += weights[6] * _profiled(WEEK, known.week, known.at_s + lead_s, config)
-    if weights[7] > 0.0:
-        mean += weights[7] * CYCLE.predict(known.cycle, lead_s, config)
+def predict(known: Known, weights: Weights, lead_s: float, config: ForecastConfig) -> float:
+    """The weighted mean of the candidates; weights sum to one."""
+    mean: float = sum(map(mul, LEVELS.predict(known.levels, lead_s, config), weights))
+    day, week, cycle = weights[5:]
+    if day > 0.0:
+        mean += day * _since_minute(DAY, known.day, known.at_s + lead_s, config)
+    if week > 0.0:
+        mean += week * _since_minute(WEEK, known.week, known.at_s + lead_s, config)
+    if cycle > 0.0:
+        mean += cycle * _since_minute(CYCLE, known.cycle, known.at_s + lead_s, config)
     return mean
 
 
 def predict_each(known: Known, lead_s: float, config: ForecastConfig) -> tuple[float, ...]:
     """What every candidate says; one that has nothing to say repeats persistence."""
-    last = known.last
-    then_s = known.at_s + lead_s
+    last, then_s = known.last, known.at_s + lead_s
+    cycling = known.cycle.period_s > 0.0
     return (
-        *(
-            forecaster.predict(level, lead_s, config)
-            for forecaster, level in zip(LEVELS, known.levels, strict=True)
-        ),
-        _profiled(DAY, known.day, then_s, config) if knows(known.day) else last,
-        _profiled(WEEK, known.week, then_s, config) if knows(known.week) else last,
-        CYCLE.predict(known.cycle, lead_s, config) if known.cycle.period_s > 0.0 else last,
+        *LEVELS.predict(known.levels, lead_s, config),
+        _since_minute(DAY, known.day, then_s, config) if knows(known.day) else last,
+        _since_minute(WEEK, known.week, then_s, config) if knows(known.week) else last,
+        _since_minute(CYCLE, known.cycle, then_s, config) if cycling else last,
     )
 
 
-def _profiled(
-    forecaster: Forecaster[Profile], state: Profile, then_s: float, config: ForecastConfig
+Minutely = TypeVar("Minutely", Profile, Cycle)
+
+
+def _since_minute(
+    forecaster: Forecaster[Minutely], state: Minutely, then_s: float, config: ForecastConfig
 ) -> float:
-    """A profile's forecast of the time ``then_s``; it learned up to the last whole minute."""
-    return forecaster.predict(state, then_s - state.at_s, config)
+    """The forecast of the time ``then_s`` by one that learned up to the last whole minute."""
+    (mean,) = forecaster.predict(state, then_s - state.at_s, config)
+    return mean

@@ -1,6 +1,6 @@
 """Short recurring patterns, found by themselves: batch jobs, cron, clients that switch on and off.
 
-The last hours are kept as means of a minute each.  Every quarter of an hour their autocorrelation
+The last hours are kept as means of a minute each.  Every half hour their autocorrelation
 (by the fast Fourier transform, Wiener and Khinchin) is searched for the shortest delay at which
 the series repeats itself; the forecast is then the mean of the last two repeats.
 """
@@ -16,7 +16,7 @@ from scaler.core.forecast_levels import Forecaster
 
 MINUTE_S = 60.0
 MINUTES = 360  # six hours: a period of up to three
-SEARCH_S = 900.0
+SEARCH_S = 1800.0
 MINUTES_MIN = 24
 PERIOD_MIN = 3  # minutes; anything shorter is noise to a start-up
 STRENGTH_MIN = 0.6  # autocorrelation at the period, below which there is none
@@ -25,76 +25,41 @@ SHORTEST_SHARE = 0.9  # a multiple of the period repeats as well as the period: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cycle:
-    """The means of past minutes, the minute under way, and the period found.
-
-    ``ended_at_s`` is the end of the last whole minute; ``period_s`` is 0 where nothing recurs;
-    ``level`` is the latest value, the forecast without a period.
-    """
+    """The means of past minutes up to ``at_s``, and the period found: 0 where nothing recurs."""
 
     minutes: tuple[float, ...]
-    ended_at_s: float
     at_s: float
-    level: float
-    minute_sum: float = 0.0
-    minute_s: float = 0.0
+    level: float  # the latest mean, the forecast without a period
     period_s: float = 0.0
     searched_at_s: float = 0.0
 
 
 def _init(value: float, at_s: float) -> Cycle:
-    begun_at_s = at_s - at_s % MINUTE_S
-    return Cycle(
-        minutes=(), ended_at_s=begun_at_s, at_s=at_s, level=value, searched_at_s=begun_at_s
-    )
+    return Cycle(minutes=(), at_s=at_s, level=value, searched_at_s=at_s)
 
 
 def _update(state: Cycle, value: float, at_s: float, _config: ForecastConfig) -> Cycle:
-    """``value`` is the mean since the last update; what lay before the minute's end closes it."""
-    elapsed_s = at_s - state.at_s
-    if elapsed_s <= 0.0:
+    """``value`` is the mean of the minute that ended at ``at_s``."""
+    if at_s <= state.at_s:
         return state
-    begun_at_s = at_s - at_s % MINUTE_S
-    if begun_at_s == state.ended_at_s:
-        return Cycle(
-            minutes=state.minutes,
-            ended_at_s=state.ended_at_s,
-            at_s=at_s,
-            level=value,
-            minute_sum=state.minute_sum + value * elapsed_s,
-            minute_s=state.minute_s + elapsed_s,
-            period_s=state.period_s,
-            searched_at_s=state.searched_at_s,
-        )
-    inside_s = at_s - begun_at_s
-    first_s = max(min(elapsed_s, state.ended_at_s + MINUTE_S - state.at_s), 0.0)
-    seen_s = state.minute_s + first_s
-    closed = (state.minute_sum + value * first_s) / seen_s if seen_s > 0.0 else value
-    missed = min(round((begun_at_s - state.ended_at_s) / MINUTE_S) - 1, MINUTES)
-    minutes = (*state.minutes, closed, *(value,) * missed)[-MINUTES:]
+    minutes = (*state.minutes, value)[-MINUTES:]
     period_s, searched_at_s = state.period_s, state.searched_at_s
-    if begun_at_s - searched_at_s >= SEARCH_S:
-        period_s, searched_at_s = find_period_s(minutes), begun_at_s
+    if at_s - searched_at_s >= SEARCH_S:
+        period_s, searched_at_s = find_period_s(minutes), at_s
     return Cycle(
-        minutes=minutes,
-        ended_at_s=begun_at_s,
-        at_s=at_s,
-        level=value,
-        minute_sum=value * min(inside_s, elapsed_s),
-        minute_s=min(inside_s, elapsed_s),
-        period_s=period_s,
-        searched_at_s=searched_at_s,
+        minutes=minutes, at_s=at_s, level=value, period_s=period_s, searched_at_s=searched_at_s
     )
 
 
-def _predict(state: Cycle, lead_s: float, _config: ForecastConfig) -> float:
+def _predict(state: Cycle, lead_s: float, _config: ForecastConfig) -> tuple[float, ...]:
     """The mean of the two last repeats of the minute that ends at the time asked for."""
-    if state.period_s <= 0.0:
-        return max(state.level, 0.0)
-    ahead_s = state.at_s + lead_s - state.ended_at_s
-    back_s = ahead_s - state.period_s * max(ceil(ahead_s / state.period_s), 1)  # whole periods ago
+    period_s = state.period_s
+    if period_s <= 0.0:
+        return (state.level,)
+    back_s = lead_s - period_s * max(ceil(lead_s / period_s), 1)  # whole periods ago
     once = _minute_at(state.minutes, back_s)
-    again = _minute_at(state.minutes, back_s - state.period_s)
-    return max(0.5 * (once + again), 0.0)
+    again = _minute_at(state.minutes, back_s - period_s)
+    return (0.5 * (once + again),)
 
 
 CYCLE: Forecaster[Cycle] = Forecaster(init=_init, update=_update, predict=_predict)

@@ -1,7 +1,7 @@
-"""Level and damped trend: forecasters that know the last minutes only.
+"""Level and damped trend: candidates that know the last minutes only.
 
-Each is a triple of pure functions over one ``Level``.  A regime change restarts them all from the
-mean since it began, so that even the slowest follows a step within a few ticks.
+They share one state, because they share time, age and restarts: a regime change restarts all but
+the first from the mean since it began, so that even the slowest follows a step within a few ticks.
 """
 
 from collections.abc import Callable
@@ -20,99 +20,142 @@ class Forecaster(Generic[State]):
 
     ``init(value, at_s)`` starts from a first value, ``update(state, value, at_s, config)`` learns
     one more (a time that is not later changes nothing), and ``predict(state, lead_s, config)`` is
-    the expected value ``lead_s`` after the last update, never negative and, for equal states, never
-    lower for a larger last value.
+    what each of its candidates expects ``lead_s`` after the last update: never negative and, for
+    equal states before it, never lower for a larger last value.
     """
 
     init: Callable[[float, float], State]
     update: Callable[[State, float, float, ForecastConfig], State]
-    predict: Callable[[State, float, ForecastConfig], float]
+    predict: Callable[[State, float, ForecastConfig], tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
-    """Level and trend at a time; ``age_s`` is how long the values behind them go back."""
+class Levels:
+    """Three levels and two levels with trends; ``age_s`` is how far back the values behind go.
+
+    In order: the last value smoothed over two ticks, a level, a slow level, a level with a lasting
+    trend, a fast one with a passing trend.  ``trends`` are those of the last two, per second.
+    """
 
     at_s: float
-    level: float
-    trend_per_s: float = 0.0
-    age_s: float = 0.0
+    age_s: float
+    levels: tuple[float, float, float, float, float]
+    trends: tuple[float, float] = (0.0, 0.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How fast a level forgets, a trend forgets, and a trend fades into the future.
+# Multiples of the settings: level time constants of 30, 90, 240, 180 and 60 s, trends of 30 and 5
+# minutes, damped in 60 and 20 minutes.
+LAST, SLOW, STEADY, FAST = 1.0 / 3.0, 8.0 / 3.0, 2.0, 2.0 / 3.0
+FAST_TREND, FAST_DAMPING = 1.0 / 6.0, 1.0 / 3.0
 
-    Multiples of the settings, so that a candidate and its slower partner keep their distance.
+
+def _init(value: float, at_s: float) -> Levels:
+    return Levels(at_s=at_s, age_s=0.0, levels=(value,) * 5)
+
+
+def _update(state: Levels, value: float, at_s: float, config: ForecastConfig) -> Levels:
+    """Exponentially weighted means (Brown 1959), and Holt's two values for irregular steps.
+
+    While young, the weight of the newest value is that of a plain mean of all since the beginning;
+    persistence keeps its own: it has forgotten the past by itself.
     """
+    elapsed_s = at_s - state.at_s
+    if elapsed_s <= 0.0:
+        return state
+    age_s = state.age_s + elapsed_s
+    young = elapsed_s / (age_s + elapsed_s)
+    back = -elapsed_s / config.level_time_constant_s
+    last, level, slow, steady, fast = state.levels
+    lasting, passing = state.trends
+    damping_s, trend_s = config.trend_damping_s, config.trend_time_constant_s
+    steady, lasting = _holt(
+        steady,
+        lasting,
+        value,
+        elapsed_s=elapsed_s,
+        gain=max(1.0 - exp(back / STEADY), young),
+        trend_s=trend_s if age_s > STEADY * config.level_time_constant_s else 0.0,
+        damping_s=damping_s,
+    )
+    fast, passing = _holt(
+        fast,
+        passing,
+        value,
+        elapsed_s=elapsed_s,
+        gain=max(1.0 - exp(back / FAST), young),
+        trend_s=FAST_TREND * trend_s if age_s > FAST * config.level_time_constant_s else 0.0,
+        damping_s=FAST_DAMPING * damping_s,
+    )
+    return Levels(
+        at_s=at_s,
+        age_s=age_s,
+        levels=(
+            last + (1.0 - exp(back / LAST)) * (value - last),
+            level + max(1.0 - exp(back), young) * (value - level),
+            slow + max(1.0 - exp(back / SLOW), young) * (value - slow),
+            steady,
+            fast,
+        ),
+        trends=(lasting, passing),
+    )
 
-    level_factor: float
-    trend_factor: float = 1.0
-    damping_factor: float = 1.0
 
+def _holt(
+    level: float,
+    trend: float,
+    value: float,
+    *,
+    elapsed_s: float,
+    gain: float,
+    trend_s: float,
+    damping_s: float,
+) -> tuple[float, float]:
+    """Level and damped trend after ``value`` (Holt 1957; irregular steps: Wright 1986).
 
-def smoothed(pace: Pace) -> Forecaster[Level]:
-    """An exponentially weighted mean; its forecast is flat (Brown 1959)."""
-
-    def update(state: Level, value: float, at_s: float, config: ForecastConfig) -> Level:
-        elapsed_s = at_s - state.at_s
-        if elapsed_s <= 0.0:
-            return state
-        age_s = state.age_s + elapsed_s
-        gain = _gain(elapsed_s, age_s, pace.level_factor * config.level_time_constant_s)
-        level = state.level + gain * (value - state.level)
-        return Level(at_s=at_s, level=level, age_s=age_s)
-
-    return Forecaster(init=begin, update=update, predict=_flat)
-
-
-def damped_trend(pace: Pace) -> Forecaster[Level]:
-    """Holt's two smoothed values for irregular steps (Wright 1986), with a damped trend.
-
-    The trend is learned once the level is older than its time constant: before, the level's own
-    approach to the data would be taken for one.
+    With a ``trend_s`` of 0 no trend is learned: while the level is younger than its time constant,
+    its own approach to the data would be taken for one.
     """
-
-    def update(state: Level, value: float, at_s: float, config: ForecastConfig) -> Level:
-        elapsed_s = at_s - state.at_s
-        if elapsed_s <= 0.0:
-            return state
-        level_s = pace.level_factor * config.level_time_constant_s
-        trend_s = pace.trend_factor * config.trend_time_constant_s
-        damping_s = pace.damping_factor * config.trend_damping_s
-        age_s = state.age_s + elapsed_s
-        kept = exp(-elapsed_s / damping_s)
-        expected = state.level + state.trend_per_s * damping_s * (1.0 - kept)
-        level = expected + _gain(elapsed_s, age_s, level_s) * (value - expected)
-        trend = state.trend_per_s * kept
-        if age_s > level_s:
-            steady = exp(-elapsed_s / trend_s)
-            trend = steady * trend + (1.0 - steady) * (level - state.level) / elapsed_s
-        return Level(at_s=at_s, level=level, trend_per_s=trend, age_s=age_s)
-
-    def predict(state: Level, lead_s: float, config: ForecastConfig) -> float:
-        damping_s = pace.damping_factor * config.trend_damping_s
-        return max(state.level + state.trend_per_s * reach_s(lead_s, damping_s), 0.0)
-
-    return Forecaster(init=begin, update=update, predict=predict)
+    kept = exp(-elapsed_s / damping_s)
+    expected = level + trend * damping_s * (1.0 - kept)
+    after = expected + gain * (value - expected)
+    trend *= kept
+    if trend_s > 0.0:
+        trend += (1.0 - exp(-elapsed_s / trend_s)) * ((after - level) / elapsed_s - trend)
+    return after, trend
 
 
-def begin(value: float, at_s: float) -> Level:
-    """A level that knows one value."""
-    return Level(at_s=at_s, level=value)
+def _predict(state: Levels, lead_s: float, config: ForecastConfig) -> tuple[float, ...]:
+    last, level, slow, steady, fast = state.levels
+    lasting, passing = state.trends
+    damping_s = config.trend_damping_s
+    return (
+        last,
+        level,
+        slow,
+        max(steady + lasting * reach_s(lead_s, damping_s), 0.0),
+        max(fast + passing * reach_s(lead_s, FAST_DAMPING * damping_s), 0.0),
+    )
 
 
-def restarted(state: Level, level: float, *, rising: bool) -> Level:
+LEVELS: Forecaster[Levels] = Forecaster(init=_init, update=_update, predict=_predict)
+
+
+def restarted(state: Levels, level: float, *, rising: bool) -> Levels:
     """``state`` at the ``level`` of a new regime, with a short memory.
 
     It only moves the way the series moved, and keeps a trend of that direction: a larger value that
     reveals a rise is never forecast lower than one that does not.
     """
-    if rising:
-        level, trend = max(level, state.level), max(state.trend_per_s, 0.0)
-    else:
-        level, trend = min(level, state.level), min(state.trend_per_s, 0.0)
-    return Level(at_s=state.at_s, level=level, trend_per_s=trend)
+    further = max if rising else min
+    last, *others = state.levels
+    fast, slow, steady, quick = (further(level, other) for other in others)
+    lasting, passing = state.trends
+    return Levels(
+        at_s=state.at_s,
+        age_s=0.0,
+        levels=(last, fast, slow, steady, quick),
+        trends=(further(lasting, 0.0), further(passing, 0.0)),
+    )
 
 
 def reach_s(lead_s: float, damping_s: float) -> float:
@@ -121,12 +164,3 @@ def reach_s(lead_s: float, damping_s: float) -> float:
     The continuous form of the damped trend of Gardner and McKenzie (1985).
     """
     return damping_s * (1.0 - exp(-lead_s / damping_s))
-
-
-def _gain(elapsed_s: float, age_s: float, time_constant_s: float) -> float:
-    """Weight of the newest value; while young, that of a plain mean of all since the beginning."""
-    return max(1.0 - exp(-elapsed_s / time_constant_s), elapsed_s / (age_s + elapsed_s))
-
-
-def _flat(state: Level, _lead_s: float, _config: ForecastConfig) -> float:
-    return max(state.level, 0.0)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import asinh, exp, floor, log, sinh
 
+from scaler.core.config import ForecastConfig
+
 BINS = 48
 STEP = 0.25  # in asinh of the scaled error: 0.25 wide at zero, errors up to 200 spreads
 PRIOR_COUNTS = 8.0  # a standard normal error weighs as much as so many seen ones
@@ -63,24 +65,23 @@ def learned(
     error: float,
     *,
     missed: bool,
-    ratio: float,
     elapsed_s: float,
-    memory_s: float,
-    shift_step: float,
+    config: ForecastConfig,
 ) -> Residuals:
     """``residuals`` with a scaled ``error`` counted, and the shift moved by whether it was missed.
 
-    ``missed`` says that the value came out above the quantile ``ratio`` that had been forecast.
+    ``missed`` says that the value came out above the configured quantile.
     """
     place = min(max(floor(asinh(error) / STEP) + BINS // 2, 0), BINS - 1)
-    weight = residuals.weight * exp(min(elapsed_s / memory_s, MEMORIES_MAX))
+    weight = residuals.weight * exp(min(elapsed_s / config.error_time_constant_s, MEMORIES_MAX))
     counts, total = residuals.counts, residuals.total
     if weight > WEIGHT_MAX:
         counts = tuple(count / weight for count in counts)
         total, weight = total / weight, 1.0
     counts = (*counts[:place], counts[place] + weight, *counts[place + 1 :])
+    ratio = config.quantile_ratio
     off = (1.0 if missed else 0.0) - (1.0 - ratio)
-    shift = residuals.shift + shift_step * off / (ratio * (1.0 - ratio))
+    shift = residuals.shift + config.coverage_step_ratio * off / (ratio * (1.0 - ratio))
     return Residuals(
         counts=counts,
         weight=weight,

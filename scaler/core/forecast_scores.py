@@ -7,15 +7,16 @@ leader (between the average of Bates and Granger 1969 and following the leader).
 """
 
 from dataclasses import dataclass
+from itertools import compress
 from math import exp
 
 from scaler.core.config import ForecastConfig
-from scaler.core.forecast_candidates import COUNT
+from scaler.core.forecast_candidates import COUNT, Weights
 
 WEIGHT_MIN = 0.02  # a smaller share is dropped: it moves nothing and costs time
 ROWS_MIN = 3.0  # forecasts that must have come due before the blend may be used
 HYSTERESIS_RATIO = 0.02  # so much worse than persistence before a blend in use is dropped
-LAST_ONLY = (1.0, *(0.0,) * (COUNT - 1))
+LAST_ONLY: Weights = (1.0, *(0.0,) * (COUNT - 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class Scores:
     ``pinball_last`` of persistence.
     """
 
-    weights: tuple[float, ...] = LAST_ONLY
+    weights: Weights = LAST_ONLY
     rows: float = 0.0
     losses: tuple[float, ...] = (0.0,) * COUNT
     error: float = 0.0
@@ -74,8 +75,10 @@ def scored(
     kept = exp(-elapsed_s / config.score_time_constant_s)
     ratio, above = config.quantile_ratio, value - due.margin
     losses = tuple(
-        kept * loss + abs(value - each) + pinball(above - each, ratio)
-        for loss, each in zip(scores.losses, due.each, strict=True)
+        [
+            kept * loss + abs(value - each) + pinball(above - each, ratio)
+            for loss, each in zip(scores.losses, due.each, strict=True)
+        ]
     )
     error = kept * scores.error + abs(value - due.blend)
     error_last = kept * scores.error_last + abs(value - due.each[0])
@@ -93,16 +96,18 @@ def scored(
     )
 
 
-def weights_of(
-    losses: tuple[float, ...], allowed: tuple[bool, ...], power: float
-) -> tuple[float, ...]:
-    """Shares of the ``allowed`` candidates, summing to one; persistence is always allowed."""
-    least = min(loss for loss, may in zip(losses, allowed, strict=True) if may)
+def weights_of(losses: tuple[float, ...], allowed: tuple[bool, ...], power: float) -> Weights:
+    """Shares of the ``allowed`` candidates, summing to one; persistence is always allowed.
+
+    Without any loss at all persistence has it all.
+    """
+    least = min(compress(losses, allowed))
     if least <= 0.0:
         return LAST_ONLY
     raw = [
         (least / loss) ** power if may else 0.0 for loss, may in zip(losses, allowed, strict=True)
     ]
     floor = WEIGHT_MIN * sum(raw)
-    total = sum(share for share in raw if share >= floor)
-    return tuple(share / total if share >= floor else 0.0 for share in raw)
+    kept = [share if share >= floor else 0.0 for share in raw]
+    total = sum(kept)
+    return tuple([share / total for share in kept])

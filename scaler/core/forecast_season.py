@@ -49,7 +49,8 @@ def seasonal(cycle_s: float, slots: int) -> Forecaster[Profile]:
         elapsed_s = at_s - state.at_s
         if elapsed_s <= 0.0:
             return state
-        known, slot = state.slots, int(at_s % cycle_s / width_s) % slots
+        middle_s = at_s - 0.5 * min(elapsed_s, width_s)
+        known, slot = state.slots, int(middle_s % cycle_s / width_s) % slots
         total, total_s = state.slot_sum, state.slot_s
         if slot != state.slot:
             if total_s > 0.5 * width_s:  # a slot half seen is not a mean of it
@@ -72,9 +73,9 @@ def seasonal(cycle_s: float, slots: int) -> Forecaster[Profile]:
             slot_s=total_s + seen_s,
         )
 
-    def predict(state: Profile, lead_s: float, _config: ForecastConfig) -> float:
+    def predict(state: Profile, lead_s: float, _config: ForecastConfig) -> tuple[float, ...]:
         then = shape(state.slots, (state.at_s + lead_s) / width_s)
-        return state.level if then < 0.0 or state.ratio < 0.0 else state.ratio * then
+        return (state.level if then < 0.0 or state.ratio < 0.0 else state.ratio * then,)
 
     return Forecaster(init=init, update=update, predict=predict)
 

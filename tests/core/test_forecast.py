@@ -12,13 +12,13 @@ from scaler.core.config import ForecastConfig, ForecasterName
 from scaler.core.forecast import (
     FORECASTERS,
     GAP_MAX_S,
-    ROWS_MAX,
     ForecastState,
     Outlook,
     look_ahead,
     prime,
 )
 from scaler.core.forecast_candidates import EVERY, Candidate
+from scaler.core.forecast_record import ROWS_MAX
 from scaler.service.codec import decode, encode
 
 CONFIG = ForecastConfig()
@@ -54,7 +54,7 @@ def follow(
 def arrivals(rates: np.ndarray, seed: int = 1, cost_s: float = 0.25) -> list[float]:
     """Work of Poisson arrivals by tick: ``rates`` requests per second that cost ``cost_s`` each."""
     counts = np.random.default_rng(seed).poisson(rates * TICK_S)
-    return (counts * cost_s / TICK_S).tolist()
+    return [float(count) * cost_s / TICK_S for count in counts]
 
 
 def coverage(outlooks: list[Outlook], values: list[float], lead_s: float, warm: int) -> float:
@@ -142,7 +142,7 @@ def test_the_state_stays_small_however_long_the_lead_and_the_run() -> None:
     for lead_s, limit in ((195.0, 850), (1800.0, 1100)):
         _, state = follow(values, lead_s=lead_s)
         assert floats(state) <= limit
-        assert len(state.pending) <= 2 * ROWS_MAX
+        assert len(state.record.pending) <= 2 * ROWS_MAX
 
 
 def floats(value: object) -> int:
@@ -193,11 +193,11 @@ def test_a_blend_that_turned_bad_is_dropped_and_persistence_stands() -> None:
 
 def test_what_came_due_while_nothing_was_seen_is_not_scored() -> None:
     _, before = follow([1.0, 2.0, 3.0] * 4, lead_s=600.0)
-    assert before.pending
+    assert before.record.pending
     last_s = 11 * TICK_S
     for gap_s, kept in ((GAP_MAX_S, True), (GAP_MAX_S + 1.0, False)):
         (outlook,), after = follow([50.0], state=before, begin_s=last_s + gap_s, lead_s=600.0)
-        assert (after.scores.rows > 0.0) is kept
+        assert (after.record.scores.rows > 0.0) is kept
         assert (outlook.mean == 50.0) is not kept
 
 
@@ -292,7 +292,8 @@ def hourly_jumps(days: int, *, shuffled: bool) -> np.ndarray:
     shape = random.uniform(10.0, 60.0, 48)
     rows = [random.permutation(shape) if shuffled else shape for _ in range(days)]
     knots = np.concatenate(rows)
-    return np.interp(np.arange(days * 5760), np.arange(knots.size) * 120.0 + 60.0, knots)
+    places = np.arange(knots.size) * 120.0 + 60.0
+    return np.asarray(np.interp(np.arange(days * 5760), places, knots))
 
 
 def test_a_day_is_believed_only_where_days_repeat() -> None:
@@ -322,8 +323,8 @@ def test_a_primed_state_knows_the_day_from_its_first_tick() -> None:
     assert known is not None
     assert min(known.day.slots) > 0.0
     assert min(known.week.slots) > 0.0
-    assert state.scores.weights[EVERY.index(Candidate.DAY)] > 0.3
-    assert state.scores.used
+    assert state.record.scores.weights[EVERY.index(Candidate.DAY)] > 0.3
+    assert state.record.scores.used
     at_s = history[-1][0]
     (outlook,), _ = follow([history[-1][1]], state=state, begin_s=at_s + TICK_S, lead_s=615.0)
     then = hourly_jumps(9, shuffled=False)[8 * 5760 + 38]  # 15 + 615 s after 23:59
