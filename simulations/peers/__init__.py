@@ -8,13 +8,17 @@ from simulations.controller import Context, Controller, StillController
 from simulations.daemon_controller import DaemonController
 from simulations.peers import (
     aibrix,
+    dynamo,
     hpa_kaito,
     hpa_llmd,
     hpa_phpa,
     hpa_plain,
     hpa_wva,
+    inferno,
     knative,
     kubeai,
+    tokens,
+    wva_tokens,
 )
 from simulations.peers.peer import CORRECTED, Build, Group, Peer, Setting
 from simulations.scenario import SHIPPED, Behaviour, Policy, policy_named
@@ -32,7 +36,10 @@ __all__ = [
     "peer_policy",
 ]
 
-_MODULES = (hpa_plain, hpa_kaito, knative, aibrix, hpa_wva, hpa_llmd, kubeai, hpa_phpa)
+_MODULES = (
+    *(hpa_plain, hpa_kaito, knative, aibrix, hpa_wva, hpa_llmd, kubeai, hpa_phpa),
+    *(tokens, wva_tokens, dynamo, inferno),
+)
 
 PEERS: Mapping[str, Peer] = {peer.name: peer for module in _MODULES for peer in module.PEERS}
 
