@@ -11,6 +11,10 @@ with state-dependent service::
 for n requests in the batch, I prompt and O output tokens.  alpha, beta and gamma are fitted to the
 true step time, where the operator tracks them with a filter.  Its objectives are of means: mean
 wait + prefill within the TTFT, mean decode within the ITL.
+
+As shipped the arrival rate is that of ``vllm:request_success_total``, of requests that have ended:
+a fleet that is overloaded shows its capacity, so that a modelled rate a little above the true one
+keeps it overloaded for good.  ``corrected`` counts requests as they come.
 """
 
 import math
@@ -24,11 +28,13 @@ from scaler.core.hpa import Metric, MetricFailed
 from simulations.controller import Context, Controller
 from simulations.peers.hpa_controller import BOTH, HpaController, Seen, external, peer_hpa
 from simulations.peers.hpa_wva import WVA_BEHAVIOR
-from simulations.peers.peer import Group, Peer, Setting
+from simulations.peers.peer import CORRECTED, Group, Peer, Setting
+from simulations.peers.tokens import come
 from simulations.peers.wva_tokens import finished
 from simulations.profile_capacity import profile_for
 from simulations.replica import ReplicaModel
-from simulations.scrape_history import metric
+from simulations.scenario import SHIPPED
+from simulations.scrape_history import Series, metric
 from simulations.streams import generator
 from simulations.trace_chunks import Floats
 
@@ -194,27 +200,33 @@ class InfernoLoop:
     """The operator's loop; ``desired`` is what it publishes, None before it has seen traffic."""
 
     def __init__(
-        self, time: IterationTime, targets: Targets, *, load_ratio: float, context: Context
+        self,
+        time: IterationTime,
+        targets: Targets,
+        *,
+        load_ratio: float,
+        requests: Series,
+        context: Context,
     ) -> None:
+        """``requests`` is the counter whose rate is taken for that of the arrivals."""
         self.next_at_s = float(generator(context.seed, "peer_phase").random()) * TICK_S
         self.desired: int | None = None
         self._time = time
         self._targets = targets
         self._load_ratio = load_ratio
+        self._requests = requests
         self._model = context.model
 
     def run(self, seen: Seen) -> None:
-        """Take the rate and the lengths of the last minute's finished requests, and size."""
+        """Take the rate, and the lengths of the requests that ended in the last minute; size."""
         self.next_at_s += TICK_S
-        history, now_s = seen.history, seen.now_s
-        rate = history.rate(finished, window_s=WINDOW_S, now_s=now_s).total
-        if rate <= 0.0:
-            return
-        lengths = Lengths(
-            prompt_tokens=history.rate(_PROMPT, window_s=WINDOW_S, now_s=now_s).total / rate,
-            output_tokens=history.rate(_OUTPUT, window_s=WINDOW_S, now_s=now_s).total / rate,
+        ended, arrived, prompt, output = (
+            seen.history.rate(series, window_s=WINDOW_S, now_s=seen.now_s).total
+            for series in (finished, self._requests, _PROMPT, _OUTPUT)
         )
-        self.desired = self.count(rate, lengths)
+        if ended > 0.0:
+            lengths = Lengths(prompt_tokens=prompt / ended, output_tokens=output / ended)
+            self.desired = self.count(arrived, lengths)
 
     def count(self, rate_per_s: float, lengths: Lengths) -> int | None:
         """ceil(rate / best rate); the last answer where no rate meets the targets."""
@@ -235,7 +247,13 @@ def _build(setting: Setting, context: Context) -> Controller:
         prompt_tokens=profile.prompt_tokens_mean, output_tokens=profile.output_tokens_mean
     )
     targets = Targets(ttft_s=slo.ttft_s, itl_s=slo.tpot_s if slo.tpot_s > 0.0 else math.inf)
-    loop = InfernoLoop(fit(context.model, usual), targets, load_ratio=setting.knob, context=context)
+    loop = InfernoLoop(
+        fit(context.model, usual),
+        targets,
+        load_ratio=setting.knob,
+        requests=come if setting.variant == CORRECTED else finished,
+        context=context,
+    )
 
     def law(_seen: Seen) -> Sequence[Metric]:
         if loop.desired is None:
@@ -254,6 +272,7 @@ PEERS = (
         knob_default=1.0,
         knob_values=(0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1),
         build=_build,
+        variants=(SHIPPED, CORRECTED),
         behaviours=BOTH,
     ),
 )

@@ -142,16 +142,17 @@ def token_aware(
     return (external(queued / velocity, seconds, keda), external(used, kv, keda))
 
 
+def come(counters: FleetCounters) -> Floats:
+    """Requests that have come to each replica, ended or not."""
+    values = counters.values
+    held = values["requests_running"] + values["requests_waiting"]
+    total: Floats = (held + values["finished_stop"] + values["finished_abort"]).astype(np.float64)
+    return total
+
+
 def not_prefilled(counters: FleetCounters) -> Floats:
     """Requests of each replica that have come and have no first token."""
-    values = counters.values
-    come = (
-        values["requests_running"]
-        + values["requests_waiting"]
-        + values["finished_stop"]
-        + values["finished_abort"]
-    )
-    missing: Floats = np.maximum((come - counters.ttft_buckets.sum(axis=1)).astype(np.float64), 0.0)
+    missing: Floats = np.maximum(come(counters) - _first_tokens(counters), 0.0)
     return missing
 
 
