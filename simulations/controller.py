@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from scaler.core.config import PolicyConfig
-from scaler.core.model import Decision, Replicas
+from scaler.core.model import Decision, NoData, Replicas
 from simulations.fleet_counters import FleetCounters
 from simulations.replica import ReplicaModel, Routing
 from simulations.scaled_object import ClusterSpec, ScaledObjectSpec
@@ -37,7 +37,9 @@ class View:
     uids of the replicas that are ready.  ``scrape`` is the last one by Prometheus, None before the
     first; ``gpu_ratio`` the DCGM utilisation in it, by uid, None before the exporter has a value.
     ``live`` reads the counters of this instant, for a controller that asks pods itself or counts
-    requests in a proxy.
+    requests in a proxy.  ``failure`` is why a query about the engines comes to nothing: Prometheus
+    is down (``scrape`` and ``gpu_ratio`` are then None), or no series matches (``scrape`` then has
+    no rows); None where queries are answered.
     """
 
     now_s: float
@@ -46,6 +48,7 @@ class View:
     scrape: FleetCounters | None
     gpu_ratio: Mapping[int, float] | None
     live: Callable[[], FleetCounters]
+    failure: NoData | None = None
 
 
 class Controller(Protocol):

@@ -24,7 +24,9 @@ class DaemonController:
         self._config: PolicyConfig = context.config
         self._spec = spec
         self._stopwatch: Stopwatch = context.stopwatch
-        self._observer = Observer(context.model, context.config.freshness)
+        self._observer = Observer(
+            context.model, context.config.freshness, gateway=spec.replicas_min == 0
+        )
         self._state = PolicyState()
         self._decision: Decision | None = None
         self._published: Read = Failure.METRICS  # before the first decision the daemon has none
@@ -71,7 +73,7 @@ class DaemonController:
             replicas_max=self._spec.replicas_max,
         )
         self._start_ups = ()
-        observation = self._observer.observe(replicas, view.ready, view.now_s)
+        observation = self._observer.observe(replicas, view.ready, view.now_s, view.failure)
         self._decision = self._decide(observation, view.now_s)
         self._published = _answer(self._decision)
 

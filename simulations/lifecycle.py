@@ -67,6 +67,18 @@ def ordinal_choice(replicas: Sequence[ReplicaView], count: int, _now_s: float) -
     return tuple(sorted((r.uid for r in replicas), reverse=True)[:count])
 
 
+class VictimOrder(StrEnum):
+    """Whose rule says which replicas a scale-down ends."""
+
+    REPLICASET = "replicaset"  # of a Deployment: not ready first, then the younger
+    ORDINAL = "ordinal"  # of a StatefulSet or LeaderWorkerSet: the last group first
+
+    @property
+    def choice(self) -> VictimChoice:
+        """The rule."""
+        return replicaset_choice if self is VictimOrder.REPLICASET else ordinal_choice
+
+
 _POD_PHASE = {
     Phase.PENDING: PodPhase.UNASSIGNED,
     Phase.STARTING: PodPhase.RUNNING,  # its container runs, it is not ready

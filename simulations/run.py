@@ -13,13 +13,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from scaler.core.model import Decision, Observation, Replicas
+from scaler.core.model import Cause, Decision, Observation, Replicas
 from scaler.errors import ScenarioError
 from simulations.cluster import Fleet
 from simulations.controller import Clock, Context, Stopwatch, View
 from simulations.fleet_counters import FleetCounters
 from simulations.gpu_exporter import GpuExporter
-from simulations.lifecycle import Phase
+from simulations.injector import Injector
 from simulations.observe import Observer
 from simulations.peers import controller_for
 from simulations.scenario import Scenario, watched
@@ -145,6 +145,7 @@ class _Run:
             max_slots=min(max(spec.replicas_max, first), SLOTS_FIRST),
         )
         self._fleet.start_warm(first)
+        self._faults = Injector(scenario.faults, self._fleet, seed=scenario.seed)
         self._counts = CountHistory(first)
         self._feed = _Feed(scenario, clock)
         self._stopwatch = Stopwatch(clock=clock)
@@ -162,11 +163,15 @@ class _Run:
         )
         self._controller = controller_for(policy, context)
         self._gpus = GpuExporter()
-        self._scraped: tuple[FleetCounters, Mapping[int, float] | None] | None = None
+        self._scraped: FleetCounters | None = None
+        self._gpu_ratio: Mapping[int, float] | None = None  # as of the scrape
         self._decision: Decision | None = None
         self._acted_at_s = self._last_tick_s = 0.0
         kept = scenario.timeline or watch is not None
-        self._observer = Observer(scenario.model, config.freshness) if kept else None
+        gateway = spec.replicas_min == 0
+        self._observer = (
+            Observer(scenario.model, config.freshness, gateway=gateway) if kept else None
+        )
         timing = scenario.timing
         self._next_scrape_s = timing.scrape_phase_s
         self._next_dcgm_s = timing.dcgm_phase_s
@@ -212,9 +217,12 @@ class _Run:
         """Whatever is due next; of things due at once, in the order in which they are told."""
         acts_s = self._controller.next_at_s
         due_s = min(self._next_dcgm_s, self._next_scrape_s, self._next_tick_s, acts_s)
+        due_s = min(due_s, self._faults.next_at_s)
         self._feed.load_until(self._fleet, due_s)
-        self._fleet.advance(due_s)
-        if self._next_dcgm_s == due_s:
+        self._fleet.pass_time(due_s)
+        if self._faults.next_at_s == due_s:
+            self._faults.act(due_s)
+        elif self._next_dcgm_s == due_s:
             self._next_dcgm_s += self._scenario.timing.dcgm_every_s
             self._gpus.collect(self._fleet.counters())
         elif self._next_scrape_s == due_s:
@@ -227,21 +235,25 @@ class _Run:
             self._tick(due_s)
 
     def _scrape(self) -> None:
-        counters, gpu_ratio = self._fleet.counters(), self._gpus.ratio
-        self._scraped = (counters, gpu_ratio)
+        counters, gpu_ratio = self._faults.scraped(self._fleet.counters()), self._gpus.ratio
+        if counters is None:
+            return
+        self._scraped, self._gpu_ratio = counters, gpu_ratio
         self._controller.scraped(counters, gpu_ratio)
         if self._observer is not None:
             self._observer.scrape(counters, gpu_ratio)
 
     def _act(self, now_s: float) -> None:
-        counters, gpu_ratio = self._scraped or (None, None)
+        failure = self._faults.failure(now_s)
+        down = failure is not None and failure.cause is Cause.UNREACHABLE
         view = View(
             now_s=now_s,
             replicas=self._fleet.replica_status(now_s, since_s=self._acted_at_s),
-            ready=self._ready(),
-            scrape=counters,
-            gpu_ratio=gpu_ratio,
+            ready=self._fleet.ready,
+            scrape=None if down else self._scraped,
+            gpu_ratio=None if down else self._gpu_ratio,
             live=self._fleet.counters,
+            failure=failure,
         )
         self._acted_at_s = now_s
         count = self._controller.act(view)
@@ -251,13 +263,14 @@ class _Run:
             self._observer = None  # a controller that decides on observations makes its own
             self._keep(decision.observation, decision)
         if count is not None and self._counts.set(count, now_s):
-            self._fleet.set_replicas(count, now_s=now_s)
+            self._fleet.set_replicas(count, now_s=now_s, victims=self._scenario.victims.choice)
 
     def _tick(self, now_s: float) -> None:
         """Take outcomes; look as the daemon would where it does not run itself."""
         if self._observer is not None:
             replicas = self._bounded(self._fleet.replica_status(now_s, since_s=self._last_tick_s))
-            observation = self._observer.observe(replicas, self._ready(), now_s)
+            failure = self._faults.failure(now_s)
+            observation = self._observer.observe(replicas, self._fleet.ready, now_s, failure)
             self._keep(observation, None)
         self._last_tick_s = now_s
         if now_s >= self._next_take_s:
@@ -270,9 +283,6 @@ class _Run:
             replicas, replicas_min=spec.replicas_min, replicas_max=spec.replicas_max
         )
 
-    def _ready(self) -> list[int]:
-        return [view.uid for view in self._fleet.replicas() if view.phase is Phase.READY]
-
     def _keep(self, observation: Observation, decision: Decision | None) -> None:
         """Write a row, and tell the watcher."""
         if not self._scenario.timeline and self._watch is None:
@@ -280,7 +290,13 @@ class _Run:
         now_s = observation.seen_at_s
         arrived = self._feed.arrived(now_s)
         if self._scenario.timeline:
-            self._timeline.add(observation, decision, arrived=arrived, wanted=self._counts.now)
+            self._timeline.add(
+                observation,
+                decision,
+                arrived=arrived,
+                wanted=self._counts.now,
+                faults=self._faults.names(now_s),
+            )
         if self._watch is not None:
             began_s = self._clock()
             self._watch(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from scaler.core.config import ForecasterName, HpaConfig, PolicyConfig
 from scaler.errors import ScenarioError
-from simulations.lifecycle import GpuPool
+from simulations.faults import Fault
+from simulations.lifecycle import GpuPool, VictimOrder
 from simulations.replica import ReplicaModel, Routing
 from simulations.scaled_object import ClusterSpec, ScaledObjectSpec, hpa_spec
 from simulations.timing import Timing, drawn_timing
@@ -59,7 +60,7 @@ class Scenario:
     ``load_factor`` superposes or thins them.  Only arrivals before ``until_s`` are played, and a
     run goes on until all of them have ended.  ``replicas_first`` are ready at 0 s.  Without
     ``timeline`` no row a tick is kept, which saves a run that only its score is wanted of the
-    observing.
+    observing.  With ``replicas_min`` 0 the daemon's profile asks for a gateway's counter.
     """
 
     requests: Iterable[Requests]
@@ -75,13 +76,15 @@ class Scenario:
     load_factor: float = 1.0
     until_s: float | None = None
     timeline: bool = True
+    faults: tuple[Fault, ...] = ()
+    victims: VictimOrder = VictimOrder.REPLICASET
 
     def __post_init__(self) -> None:
         """Raise ScenarioError for what cannot be run."""
         low, high = self.scaled_object.replicas_min, self.scaled_object.replicas_max
-        if low < 1:  # from zero only a gateway's counter wakes a target, and none is simulated
-            raise ScenarioError(f"min_replicas = {low}, must be in [1, {high}]")
-        if not low <= high <= REPLICAS_LIMIT:
+        if low < 0:
+            raise ScenarioError(f"min_replicas = {low}, must be in [0, {high}]")
+        if not max(low, 1) <= high <= REPLICAS_LIMIT:
             raise ScenarioError(f"max_replicas = {high}, must be in [{low}, {REPLICAS_LIMIT}]")
         if not low <= self.replicas_first <= high and self.policy.replicas_fixed is None:
             raise ScenarioError(

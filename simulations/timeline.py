@@ -25,10 +25,12 @@ class Timeline:
     ``arrivals_per_s`` is the truth since the tick before; ``waiting`` to ``ttft_p95_s`` are as the
     policy saw them; ``requests_per_s`` to ``forecast_skill`` are its estimates, loads in replicas'
     worth of busy time; ``replicas_desired`` is the decision, ``replicas_wanted`` spec.replicas.
+    ``faults`` names the kinds of injected faults that were there, joined by a plus sign.
     """
 
     numbers: Floats
     decided_by: npt.NDArray[np.str_]
+    faults: npt.NDArray[np.str_]
 
     def column(self, name: str) -> Floats:
         """One column."""
@@ -42,11 +44,18 @@ class TimelineWriter:
         self._policy = policy
         self._rows: list[tuple[float, ...]] = []
         self._decided_by: list[str] = []
+        self._faults: list[str] = []
         self._last_s = 0.0
         self._last_arrived = 0
 
     def add(
-        self, observation: Observation, decision: Decision | None, *, arrived: int, wanted: int
+        self,
+        observation: Observation,
+        decision: Decision | None,
+        *,
+        arrived: int,
+        wanted: int,
+        faults: str = "",
     ) -> None:
         """Add a tick; ``arrived`` counts the requests so far."""
         now_s = observation.seen_at_s
@@ -58,6 +67,7 @@ class TimelineWriter:
                 observation, decision, wanted
             ))
         )  # fmt: skip
+        self._faults.append(faults)
         self._decided_by.append(self._policy if decision is None else decision.decided_by.value)
 
     def timeline(self) -> Timeline:
@@ -65,6 +75,7 @@ class TimelineWriter:
         return Timeline(
             numbers=np.array(self._rows, dtype=np.float64).reshape(-1, len(COLUMNS)),
             decided_by=np.array(self._decided_by, dtype=np.str_),
+            faults=np.array(self._faults, dtype=np.str_),
         )
 
 

@@ -165,7 +165,7 @@ def test_bad_rows_are_named_or_counted(run, tmp_path: Path) -> None:  # type: ig
         (("--replica-model", "gpt-9"), ("replica_model = gpt-9", "llama-3.1-70b-h100-tp4")),
         (("--start-up-s", "soon"), ("--start-up-s = 'soon'", "MEDIAN,P95")),
         (("--start-up-s", "50,20"), ("--start-up-s = '50,20'", "0 < median < p95")),
-        (("--min-replicas", "0"), ("--min-replicas = 0", "[1, 32]")),
+        (("--min-replicas", "-1"), ("--min-replicas = -1", "[0, 32]")),
         (("--min-replicas", "9", "--max-replicas", "8"), ("--min-replicas = 9", "[1, 8]")),
         (("--initial-replicas", "40"), ("initial_replicas = 40", "[1, 32]")),
         (("--gpus-total", "3"), ("gpus_total = 3", "at least 4")),

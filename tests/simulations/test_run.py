@@ -284,7 +284,7 @@ def test_the_observation_is_as_old_as_its_scrape() -> None:
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"scaled_object": _spec(low=0)}, r"min_replicas = 0, must be in \[1, 12\]"),
+        ({"scaled_object": _spec(low=-1)}, r"min_replicas = -1, must be in \[0, 12\]"),
         ({"scaled_object": _spec(low=5, high=4)}, r"min_replicas|max_replicas = 4"),
         ({"replicas_first": 13}, r"initial_replicas = 13, must be in \[1, 12\]"),
         ({"seed": -1}, "seed = -1, must be at least 0"),
