@@ -8,6 +8,8 @@ from importlib import resources
 import structlog
 from aiohttp import web
 
+from scaler import charts
+
 log = structlog.get_logger(__name__)
 
 _TYPES = {
@@ -16,9 +18,8 @@ _TYPES = {
     "js": "text/javascript",
     "svg": "image/svg+xml",
 }
-_NAMES = (
-    "index.html", "page.css", "page.js", "dom.js", "list.js", "detail.js", "charts.js", "icon.svg",
-)  # fmt: skip
+_NAMES = ("index.html", "page.css", "page.js", "list.js", "detail.js", "charts.js", "icon.svg")
+_SHARED = ("dom.js",)  # with the reports
 _INDEX = "index.html"
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -61,10 +62,10 @@ def assets() -> tuple[Asset, ...]:
 
 
 def _present() -> Iterator[Asset]:
-    folder = resources.files(__package__)
-    for name in _NAMES:
+    own = resources.files(__package__)
+    for name in (*_NAMES, *_SHARED):
         try:
-            body = folder.joinpath(name).read_bytes()
+            body = charts.asset(name) if name in _SHARED else own.joinpath(name).read_bytes()
         except OSError as error:
             log.warning("a file of the live page is missing", file=name, reason=str(error))
             continue

@@ -1,0 +1,118 @@
+"""What a run came to in words that need no chart: did it keep the objective, and at what price."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+REACHED_FROM = 0.003  # a target counts as reached from this far below it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """``kept`` is None where nothing arrived; ``bars`` are names with GPU-hours to compare."""
+
+    kept: bool | None
+    lead: str
+    sentences: tuple[str, ...]
+    bars: tuple[tuple[str, float], ...]
+
+
+def verdict(
+    summary: Mapping[str, Any],
+    *,
+    ttft_slo_s: float,
+    tpot_slo_s: float,
+    target_ratio: float,
+    gpus_per_replica: int,
+) -> Verdict:
+    """The run in a few sentences, from the object of summary.json."""
+    attainment = _number(summary, "slo_attainment_ratio")
+    objective = f"a first token within {ttft_slo_s:g} s"
+    if tpot_slo_s > 0.0:
+        objective += f" and {tpot_slo_s:g} s a token"
+    gpu_hours = _number(summary, "gpu_hours") or 0.0
+    if attainment is None:
+        return Verdict(kept=None, lead="No request arrived.", sentences=(), bars=())
+    kept = attainment >= target_ratio - REACHED_FROM
+    lead = (
+        f"{_share(attainment)} of {summary['requests']:,} requests had {objective}"
+        f" ({'at least' if kept else 'asked for were'} {_share(target_ratio)}"
+        f"{' asked for' if kept else ''}), for {gpu_hours:,.1f} GPU-hours."
+    )
+    bars = _bars(summary, gpu_hours, gpus_per_replica)
+    sentences = (*_comparisons(summary, gpu_hours, bars), *_losses(summary))
+    return Verdict(kept=kept, lead=lead, sentences=sentences, bars=bars)
+
+
+def _bars(
+    summary: Mapping[str, Any], gpu_hours: float, gpus_per_replica: int
+) -> tuple[tuple[str, float], ...]:
+    found = [(str(summary["policy"]), gpu_hours)]
+    oracle = _number(summary, "oracle_gpu_hours")
+    bound = _number(summary, "oracle_bound_gpu_hours")
+    if oracle is not None:
+        found.append(("best clairvoyant schedule found", oracle))
+    if bound is not None:
+        found.append(("provable lower bound", bound))
+    peak, hours = summary["replicas"]["max"], summary["duration_s"] / 3600.0
+    if summary["replicas"]["min"] < peak:
+        found.append((f"always {peak} replicas", peak * hours * gpus_per_replica))
+    return tuple(found)
+
+
+def _comparisons(
+    summary: Mapping[str, Any], gpu_hours: float, bars: tuple[tuple[str, float], ...]
+) -> list[str]:
+    made = []
+    name, always = bars[-1]
+    if name.startswith("always") and always > 0.0:
+        share = 1.0 - gpu_hours / always
+        made.append(
+            f"To hold the highest count all the time ({name.removeprefix('always ')}) would take"
+            f" {always:,.1f} GPU-hours: {abs(share):.0%} {'saved' if share >= 0.0 else 'more'}."
+        )
+    over = _number(summary, "gpu_hours_over_oracle")
+    oracle = _number(summary, "oracle_gpu_hours")
+    if over is not None and oracle is not None:
+        made.append(
+            f"With the future known, {oracle:,.1f} GPU-hours would have done:"
+            f" this run took {over:.2f} times that."
+        )
+    attainable = _number(summary, "slo_attainable_ratio")
+    if attainable is not None:
+        made.append(f"With unlimited warm replicas {_share(attainable)} could have been reached.")
+    changes, reversals = summary["replica_changes"], summary["reversals"]
+    made.append(
+        f"The count changed {_times(changes)}, {reversals} of them against the change before."
+    )
+    return made
+
+
+def _losses(summary: Mapping[str, Any]) -> list[str]:
+    made = []
+    for key, words in (("rejected", "were rejected"), ("cut_by_scale_down", "were cut off by")):
+        if summary.get(key):
+            rest = " scaling down" if key == "cut_by_scale_down" else ""
+            made.append(f"{summary[key]:,} requests {words}{rest}.")
+    if (pending := _number(summary, "pending_gpu_hours")) is not None and pending >= 0.05:
+        made.append(f"{pending:,.1f} GPU-hours passed waiting for a GPU.")
+    return made
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
+
+
+def _share(ratio: float) -> str:
+    """Percent with as many nines as there are, never rounded up to all of them."""
+    for digits in (1, 2, 3):
+        text = f"{ratio * 100.0:.{digits}f}"
+        if ratio >= 1.0 or float(text) < 100.0:
+            return f"{float(text):g} %"
+    return "over 99.999 %"
+
+
+def _number(summary: Mapping[str, Any], key: str) -> float | None:
+    value = summary.get(key)
+    return None if value is None or math.isnan(value) else float(value)
