@@ -4,7 +4,7 @@ Three estimators, each with its own doubt, feed one formula:
 
 - step times (``capacity_steps``): a balance of replica time over counted work, from every interval
   in which the replicas were busy enough to say something;
-- limits: the largest batch, the tokens of a step and the KV cache, from what was seen to be held;
+- limits (``capacity_seen``): the largest batch, the tokens of a step, the contexts in the KV cache;
 - the TTFT tail (``capacity_share``): how far a replica can be loaded before the asked-for share of
   first tokens comes late, with one learned multiplier.
 
@@ -21,6 +21,21 @@ times ``request_cost_s / unlearned_cost_s`` it is load again.
 import math
 from dataclasses import dataclass, replace
 
+from scaler.core.capacity_seen import (
+    LIMITS_PART,
+    SEQUENCES_MIN,
+    Context,
+    Flow,
+    Gauges,
+    Limits,
+    Stretch,
+    is_calm,
+    see_context,
+    see_flow,
+    see_limits,
+    see_sample,
+    see_stretch,
+)
 from scaler.core.capacity_share import Batch, Objective, carried_per_s
 from scaler.core.capacity_steps import (
     Doubt,
@@ -35,54 +50,15 @@ from scaler.core.capacity_steps import (
     sum_sigma,
 )
 from scaler.core.config import CapacityConfig, PolicyConfig, SloConfig
-from scaler.core.model import Capacity, Demand, Gpu, KvCache, Latency, NoData, Observation, Queue, Role, Work
+from scaler.core.model import Capacity, Demand, NoData, Observation, Role
 from scaler.core.window import decay, normal_quantile
 
 _KEY_CHANGE_KEEPS = 0.1  # share of the evidence that a new pod template or GPU product inherits
-_GAUGE_AGE_INTERVALS = 2.0  # an older reading of the gauge says nothing of this interval
-_TOKENS_PER_REQUEST_MIN = 8.0  # below it decode is not what a request spends its time on
 _LOAD_MAX = 1e9  # replicas' worth; counts beyond are all the same after the bounds
-_SEQUENCES_MIN = 8.0  # an objective that allows fewer is met by no count of replicas
-_TOKENS_MIN = 20.0  # of output in one interval
-_SIGMA_MAX = 2.0  # a sample with more doubt than this teaches nothing
-_GAUGE_SIGMA = 0.15  # of steps that are reckoned from the running gauge
-_IDLE_SIGMA = 1.5  # relative to the idle share, which is an estimate
-_SPARSE_SIGMA = 0.15  # of a replica that has few sequences, however busy it seems
-_BUSY_MIN = 0.05
-_ALWAYS_BUSY = 8.0  # sequences a step: exp(-8) of the time idle
 _FORM_SIGMA = 0.03  # no amount of evidence makes the model's form exact
-_CONTEXT_FACTOR = 4.0
-_KV_FULL = 0.9
-_STILL = 0.02  # relative: finished sequences are replaced a step later
-_STILL_SAMPLES = 4
+_LAW_SIGMA = 0.3  # relative to what the queueing law takes off
 _CONTEXT_SPREAD = 2.5  # variance of KV use over that of the number of sequences: lengths differ
 _CONTEXT_LARGEST = 1.0  # contexts that must be free before a long prompt is admitted
-_MIX_S = 120.0  # of the mean context
-_LIMITS_PART = 0.4  # of the correction limit, for limits and contexts; the rest is for step times
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """KV tokens of a running sequence, recent means.
-
-    ``seen`` in the KV cache, ``named`` by the lengths of what finished (prompt and half the
-    output), 0 while unknown.  ``factor`` is the first over the second, and follows it by a bounded
-    share: long requests run longer, so it is above 1.
-    """
-
-    seen: float = 0.0
-    named: float = 0.0
-    factor: float = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a step of one replica was seen to hold; 0 while nothing was."""
-
-    sequences: float = 0.0
-    step_tokens: float = 0.0
-    step_tokens_mean: float = 0.0
-    still_samples: int = 0  # in a row in which the batch stood still under a queue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,14 +68,10 @@ class CapacityState:
     ``multiples`` are the step-time coefficients over the prior's, which follow the filter's
     ``estimate`` by a bounded share a sample; ``doubt`` is the covariance of the latter (empty until
     there is evidence), ``log_scale`` the logarithm of the last sample's time over the prior's.
-    ``stretch_log`` corrects the TTFT tail.
     """
 
     key: str = ""
-    seen_at_s: float | None = None
-    running: float = 0.0  # at the last sample, to integrate the gauge between two
-    waiting: float = 0.0
-    ready: int = 0
+    gauges: Gauges = Gauges()
     log_scale: float = 0.0
     evidence_s: float = 0.0
     kv_capacity_tokens: float = 0.0
@@ -108,14 +80,14 @@ class CapacityState:
     doubt: Doubt = ()
     context: Context = Context()
     limits: Limits = Limits()
-    stretch_log: float = 0.0
-    stretch_weight: float = 0.0
+    flow: Flow = Flow()
+    stretch: Stretch = Stretch()
 
 
 def update_capacity(
     observation: Observation, state: CapacityState, config: CapacityConfig
 ) -> CapacityState:
-    """The state after one observation; it changes no request's cost beyond the correction limit.
+    """The state after one observation; no step time, limit or context moves beyond the limit set.
 
     Intervals in which replicas have just begun to serve, or in which requests were preempted, count
     for less in proportion, down to nothing.
@@ -124,37 +96,45 @@ def update_capacity(
     work, queue = observation.work, observation.queue
     if isinstance(work, NoData) or isinstance(queue, NoData):
         return state
-    if state.seen_at_s is not None and work.seen_at_s <= state.seen_at_s:
+    seen_at_s = state.gauges.seen_at_s
+    if seen_at_s is not None and work.seen_at_s <= seen_at_s:
         return state
-    most = 1.0 + config.correction_max_ratio
     replicas, kv = observation.replicas, observation.kv_cache
-    context = _context(kv, queue, work, state, config)
-    limits = _limits(kv, queue, work, state, config, most=most**_LIMITS_PART)
-    multiples, estimate, doubt = state.multiples, state.estimate, state.doubt
-    evidence_s, scale = state.evidence_s * decay(work.interval_s, config.memory_s), state.log_scale
-    sample = _sample(observation, work, queue, state, context=context.seen or context.named)
-    if sample is not None:
-        estimate, doubt = learn(sample, estimate, doubt or first_doubt(config), config)
-        multiples = follow(multiples, estimate, most=most ** (1.0 - _LIMITS_PART))
-        scale = _log_scale(sample, multiples, config)
-        evidence_s += work.replica_s
+    known_kv = 0.0 if isinstance(kv, NoData) else kv.capacity_tokens
+    known_kv = known_kv or state.kv_capacity_tokens
+    context = see_context(
+        observation,
+        state.context,
+        config,
+        kv_capacity_tokens=known_kv or config.kv_capacity_tokens,
+    )
+    learned = _learned(observation, state, config, context=context.seen or context.named)
+    limits = see_limits(observation, state.gauges, state.limits, config)
+    calm, stretch = False, state.stretch
+    if state.flow.requests_per_s > 0.0 and state.flow.output_per_s > 0.0:
+        batch = _flowing(state.flow, context, limits, learned.multiples, config)
+        settled = learned.multiples == learned.estimate  # while they move, the law is not to blame
+        calm = settled and is_calm(work, queue, batch, state.flow)
+        gain = config.load_max_gain
+        stretch = see_stretch(observation, batch, state.flow, stretch, gain=gain)
     return CapacityState(
         key=state.key,
-        seen_at_s=min(work.seen_at_s, observation.seen_at_s),
-        running=queue.requests_running,
-        waiting=queue.requests_waiting,
-        ready=state.ready if isinstance(replicas, NoData) else replicas.ready,
-        log_scale=scale,
-        evidence_s=evidence_s,
-        kv_capacity_tokens=(0.0 if isinstance(kv, NoData) else kv.capacity_tokens)
-        or state.kv_capacity_tokens,
-        multiples=multiples,
-        estimate=estimate,
-        doubt=doubt,
+        gauges=Gauges(
+            seen_at_s=min(work.seen_at_s, observation.seen_at_s),
+            running=queue.requests_running,
+            waiting=queue.requests_waiting,
+            ready=state.gauges.ready if isinstance(replicas, NoData) else replicas.ready,
+        ),
+        log_scale=learned.log_scale,
+        evidence_s=learned.evidence_s,
+        kv_capacity_tokens=known_kv,
+        multiples=learned.multiples,
+        estimate=learned.estimate,
+        doubt=learned.doubt,
         context=context,
         limits=limits,
-        stretch_log=state.stretch_log,
-        stretch_weight=state.stretch_weight,
+        flow=see_flow(work, state.flow, calm=calm),
+        stretch=stretch,
     )
 
 
@@ -168,197 +148,85 @@ def _same_key(observation: Observation, state: CapacityState) -> CapacityState:
         state,
         key=observation.capacity_key,
         evidence_s=_KEY_CHANGE_KEEPS * state.evidence_s,
-        stretch_weight=_KEY_CHANGE_KEEPS * state.stretch_weight,
+        estimate=state.multiples,
         doubt=(),
         kv_capacity_tokens=0.0,
         limits=Limits(),
+        stretch=Stretch(log=state.stretch.log, weight=_KEY_CHANGE_KEEPS * state.stretch.weight),
     )
 
 
-def _context(
-    kv: KvCache | NoData, queue: Queue, work: Work, state: CapacityState, config: CapacityConfig
-) -> Context:
-    """The contexts of running sequences, as the KV cache shows them and as lengths name them."""
-    before = state.context
-    fresh = 1.0 - decay(work.interval_s, _MIX_S)
-    named, seen, factor = before.named, before.seen, before.factor
-    lengths = work.finished_prompt_tokens + 0.5 * work.finished_output_tokens
-    if work.requests_finished > 0.0 and lengths > 0.0:
-        mean = lengths / work.requests_finished
-        named += (fresh if named > 0.0 else 1.0) * (mean - named)
-    count = work.replica_s / work.interval_s
-    if not isinstance(kv, NoData) and queue.requests_running >= max(count, 1.0):
-        capacity = kv.capacity_tokens or state.kv_capacity_tokens or config.kv_capacity_tokens
-        mean = kv.usage_mean_ratio * capacity * count / queue.requests_running
-        seen += (fresh if seen > 0.0 else 1.0) * (mean - seen)
-        if named > 0.0 and seen > 0.0:
-            most = (1.0 + config.correction_max_ratio) ** _LIMITS_PART
-            target = min(max(seen / named, 1.0 / _CONTEXT_FACTOR), _CONTEXT_FACTOR)
-            factor = min(max(target, factor / most), factor * most)
-    return Context(seen=seen, named=named, factor=factor)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Learned:
+    """The step times' part of the state."""
+
+    multiples: Four
+    estimate: Four
+    doubt: Doubt
+    log_scale: float
+    evidence_s: float
 
 
-def _limits(
-    kv: KvCache | NoData,
-    queue: Queue,
-    work: Work,
-    state: CapacityState,
-    config: CapacityConfig,
-    *,
-    most: float,
-) -> Limits:
-    """What a step was seen to hold.
-
-    A batch that stands still while requests wait and the KV cache has room is at its limit; one
-    that is larger than the limit believed in shows that it is none.  Tokens of a step can only be
-    seen to be more.
-    """
-    before = state.limits
-    believed = before.sequences or config.sequences_max
-    held = queue.requests_running * work.interval_s / max(work.replica_s, work.interval_s)
-    still = (
-        held >= _SEQUENCES_MIN
-        and min(queue.requests_waiting, state.waiting) * held > queue.requests_running
-        and abs(queue.requests_running - state.running) <= _STILL * queue.requests_running
-        and (isinstance(kv, NoData) or kv.usage_mean_ratio < _KV_FULL)
-    )
-    samples = min(before.still_samples + 1, _STILL_SAMPLES) if still else 0
-    sequences = before.sequences
-    if held > believed or samples >= _STILL_SAMPLES:
-        sequences = min(max(held, believed / most), believed * most)
-    tokens = before.step_tokens
-    if work.engine_steps > 0.0 and work.output_tokens > 2.0 * work.engine_steps:
-        seen = (work.prompt_tokens + work.output_tokens) / work.engine_steps
-        known = max(tokens, config.step_tokens_max)
-        mean = before.step_tokens_mean
-        mean += (1.0 - decay(work.interval_s, _MIX_S)) * (seen - mean)
-        if mean > known:
-            tokens = min(mean, known * most)
-        return Limits(
-            sequences=sequences, step_tokens=tokens, step_tokens_mean=mean, still_samples=samples
+def _learned(
+    observation: Observation, state: CapacityState, config: CapacityConfig, *, context: float
+) -> _Learned:
+    """Step times after one observation."""
+    work = observation.work
+    assert not isinstance(work, NoData)
+    evidence_s = state.evidence_s * decay(work.interval_s, config.memory_s)
+    sample = see_sample(observation, state.gauges, context=context)
+    if sample is None:
+        return _Learned(
+            multiples=state.multiples,
+            estimate=state.estimate,
+            doubt=state.doubt,
+            log_scale=state.log_scale,
+            evidence_s=evidence_s,
         )
-    return Limits(
-        sequences=sequences,
-        step_tokens=tokens,
-        step_tokens_mean=before.step_tokens_mean,
-        still_samples=samples,
+    estimate, doubt = learn(sample, state.estimate, state.doubt or first_doubt(config), config)
+    most = (1.0 + config.correction_max_ratio) ** (1.0 - LIMITS_PART)
+    multiples = follow(state.multiples, estimate, most=most)
+    return _Learned(
+        multiples=multiples,
+        estimate=estimate,
+        doubt=doubt,
+        log_scale=_log_scale(sample, multiples, config),
+        evidence_s=evidence_s + work.replica_s,
     )
-
-
-def _sample(
-    observation: Observation,
-    work: Work,
-    queue: Queue,
-    state: CapacityState,
-    *,
-    context: float,
-) -> Sample | None:
-    """The interval's balance, per second of one replica; None when it says nothing."""
-    replicas = observation.replicas
-    if isinstance(replicas, NoData) or work.replica_s < 1.0:
-        return None
-    fresh = max(replicas.ready - state.ready, len(replicas.start_up_s), 0)
-    sigma = fresh / max(replicas.ready, 1) + work.preemptions / max(work.requests_finished, 1.0)
-    running = 0.5 * (state.running + queue.requests_running) * work.interval_s / work.replica_s
-    steps = work.engine_steps
-    decodes = work.output_tokens >= max(
-        _TOKENS_PER_REQUEST_MIN * work.requests_finished, _TOKENS_MIN
-    )
-    if decodes and steps > 0.0:
-        busy, doubt = _busy(work, observation.itl, observation.gpu)
-        sigma += doubt
-    elif decodes:
-        if not _gauge_is_recent(work, state) or running <= 0.0:
-            return None
-        busy = 1.0 - math.exp(-running)
-        steps = work.output_tokens * busy / running
-        sigma += _GAUGE_SIGMA + _IDLE_SIGMA * (1.0 - busy)
-    elif work.prompt_tokens > 0.0:
-        gpu = observation.gpu
-        busy = min(running, 1.0) if isinstance(gpu, NoData) else gpu.utilisation_mean_ratio
-        steps = steps or work.output_tokens
-        sigma += _GAUGE_SIGMA
-    else:
-        return None
-    if busy < _BUSY_MIN or sigma > _SIGMA_MAX:
-        return None
-    return Sample(
-        busy_ratio=min(busy, 1.0),
-        steps_per_s=steps / work.replica_s,
-        output_per_s=work.output_tokens / work.replica_s,
-        context_per_s=work.output_tokens * context / work.replica_s,
-        prompt_per_s=work.prompt_tokens / work.replica_s,
-        interval_s=work.interval_s,
-        sigma=sigma,
-    )
-
-
-def _busy(work: Work, itl: Latency | NoData, gpu: Gpu | NoData) -> tuple[float, float]:
-    """Share of time in which a replica steps, and the relative doubt of it.
-
-    Plain where a step has many sequences.  Else steps times the mean gap between tokens, which is a
-    step's length up to the width of a bucket, and what DCGM shows, which is right on average but of
-    another interval: their geometric mean, or either.  The doubt is larger than the scatter,
-    because the same error comes again and again.
-    """
-    batch = work.output_tokens / work.engine_steps
-    if batch >= _ALWAYS_BUSY:
-        return 1.0, 0.0
-    step_s = 0.0 if isinstance(itl, NoData) else _mean_s(itl)
-    busy = min(work.engine_steps * step_s / work.replica_s, 1.0) or busy_ratio(batch)
-    apart = 0.0
-    if not isinstance(gpu, NoData) and gpu.utilisation_mean_ratio > 0.0:
-        seen = min(gpu.utilisation_mean_ratio, 1.0)
-        apart = abs(math.log(seen / max(busy, _BUSY_MIN)))
-        busy = math.sqrt(seen * busy)
-    unsure = _SPARSE_SIGMA * (1.0 - batch / _ALWAYS_BUSY)
-    return busy, _IDLE_SIGMA * (1.0 - busy) + 0.5 * apart + unsure
-
-
-def _mean_s(latency: Latency) -> float:
-    """Mean of a histogram, each bucket at the geometric mean of its bounds."""
-    total = latency.total
-    if total <= 0.0:
-        return 0.0
-    bounds_s, counts = latency.bounds_s, latency.counts
-    sum_s = 0.5 * counts[0] * bounds_s[0] + counts[-1] * bounds_s[-1] if bounds_s else 0.0
-    for place in range(1, len(bounds_s)):
-        if counts[place] > 0.0:
-            sum_s += counts[place] * math.sqrt(bounds_s[place - 1] * bounds_s[place])
-    return sum_s / total
-
-
-def _gauge_is_recent(work: Work, state: CapacityState) -> bool:
-    if state.seen_at_s is None:
-        return False
-    return work.seen_at_s - state.seen_at_s <= _GAUGE_AGE_INTERVALS * work.interval_s
-
-
-def busy_ratio(sequences_per_step: float) -> float:
-    """Share of time in which a replica steps, from the mean batch of its steps.
-
-    With requests coming at random and few of them, their number is Poisson with some mean m (an
-    M/G/infinity queue), the replica idles with exp(-m), and the mean batch of its steps is m / (1 -
-    exp(-m)).  One Newton step from a start that is good to a few percent.
-    """
-    if sequences_per_step >= _ALWAYS_BUSY:
-        return 1.0
-    batch = max(sequences_per_step, 1.0)
-    busy = 1.0 - math.exp(-1.8 * (batch - 1.0))
-    idle = math.exp(-batch * busy)
-    return busy + (1.0 - idle - busy) / max(1.0 - batch * idle, 0.1)
 
 
 def _log_scale(sample: Sample, multiples: Four, config: CapacityConfig) -> float:
-    terms = (
-        sample.steps_per_s * config.overhead_s,
-        sample.output_per_s * config.per_sequence_s,
-        sample.context_per_s * config.per_kv_token_s,
-        sample.prompt_per_s * config.per_prefill_token_s,
-    )
-    learned = sum(term * multiple for term, multiple in zip(terms, multiples, strict=True))
-    total = sum(terms)
+    overhead = sample.steps_per_s * config.overhead_s
+    sequence = sample.output_per_s * config.per_sequence_s
+    context = sample.context_per_s * config.per_kv_token_s
+    prompt = sample.prompt_per_s * config.per_prefill_token_s
+    a, b, c, d = multiples
+    total = overhead + sequence + context + prompt
+    learned = overhead * a + sequence * b + context * c + prompt * d
     return math.log(learned / total) if total > 0.0 else 0.0
+
+
+def _flowing(
+    flow: Flow, context: Context, limits: Limits, multiples: Four, config: CapacityConfig
+) -> Batch:
+    """One replica's work on the requests that flow through it now."""
+    times = step_times(multiples, config)
+    prompt, output = (
+        flow.prompt_per_s / flow.requests_per_s,
+        flow.output_per_s / flow.requests_per_s,
+    )
+    tokens = context.seen or context.named
+    sequence_s = times.per_sequence_s + times.per_kv_token_s * tokens
+    return Batch(
+        prompt=prompt,
+        output=output,
+        overhead_s=times.overhead_s,
+        sequence_s=sequence_s,
+        prefill_s=times.per_prefill_token_s,
+        busy_s=prompt * times.per_prefill_token_s + output * sequence_s,
+        sequences_max=limits.sequences or config.sequences_max,
+        step_tokens_max=max(config.step_tokens_max, limits.step_tokens),
+    )
 
 
 def capacity_of(demand: Demand, state: CapacityState, policy: PolicyConfig) -> Capacity:
@@ -367,20 +235,21 @@ def capacity_of(demand: Demand, state: CapacityState, policy: PolicyConfig) -> C
     times = step_times(state.multiples, config)
     batch = _batch(demand, state, policy, times)
     cost_s = batch.saturated_cost_s
-    terms = _terms(batch, times, state.multiples)
-    spread = config.prior_uncertainty_factor
+    sigma = 0.0
     if state.doubt:
-        sigma = sum_sigma(terms, state.doubt) / cost_s
-        spread = interval_factor(math.hypot(sigma, _FORM_SIGMA))
+        sigma = sum_sigma(_terms(batch, times, state.multiples), state.doubt) / cost_s
+    law = 0.0
     if config.load_max_ratio > 0.0:
         share = _pinned_share(config, slo)
     else:
-        rates = carried_per_s(
-            batch,
-            Objective(ttft_s=slo.ttft_s, attained_ratio=slo.attainment_target_ratio),
-        )
+        objective = Objective(ttft_s=slo.ttft_s, attained_ratio=slo.attainment_target_ratio)
+        rates = carried_per_s(batch, objective)
+        law = _LAW_SIGMA * max(1.0 - rates.alone_per_s * cost_s, 0.0)
         share = rates.alone_per_s / rates.pooled_per_s
         cost_s = 1.0 / rates.pooled_per_s
+    spread = config.prior_uncertainty_factor
+    if state.doubt:
+        spread = interval_factor(math.hypot(sigma, law, _FORM_SIGMA))
     return Capacity(
         request_cost_s=cost_s,
         request_cost_low_s=cost_s / spread,
@@ -421,7 +290,7 @@ def _batch(demand: Demand, state: CapacityState, policy: PolicyConfig, times: St
     tpot_s = policy.slo.tpot_s
     if tpot_s > 0.0 and sequence_s > 0.0 and policy.role is not Role.PREFILL:
         room_s = tpot_s - times.overhead_s
-        sequences = min(sequences, max(room_s / sequence_s, _SEQUENCES_MIN))
+        sequences = min(sequences, max(room_s / sequence_s, SEQUENCES_MIN))
     return Batch(
         prompt=computed,
         output=output,
@@ -432,7 +301,7 @@ def _batch(demand: Demand, state: CapacityState, policy: PolicyConfig, times: St
         sequences_max=sequences,
         step_tokens_max=max(config.step_tokens_max, state.limits.step_tokens),
         clumsiness=_CONTEXT_SPREAD if by_cache else 1.0,
-        stretch=math.exp(state.stretch_log),
+        stretch=math.exp(state.stretch.log),
     )
 
 

@@ -40,8 +40,8 @@ _TINY = 1e-9
 _SHARE_MIN = 0.1  # of saturation: an objective out of reach is not chased beyond ten replicas
 _SOLVE_STEPS = 8
 _SLACK_MAX = 2.0
-_SLACK_GOOD = 1e-3
-_STRETCH_LOAD_MAX = 0.9  # of saturation; beyond, sequences wait for one another
+_SLACK_GOOD = 2e-3
+_SHARE_LIKELY = 0.7
 _STRETCH_REQUESTS_MIN = 5.0  # above a bound, to say something of the tail
 _STRETCH_TAIL_MIN, _STRETCH_TAIL_MAX = 0.01, 0.3  # of all requests
 
@@ -119,7 +119,7 @@ def _pooled_per_s(batch: Batch, objective: Objective, saturation: float, *, need
 
     def slack(rate: float) -> float:
         eta, left_s = _prefill(batch, rate, objective.ttft_s)
-        return min(min(eta * left_s / need, eta / rate) - 1.0, _SLACK_MAX)
+        return min(eta * left_s / need, eta / rate) - 1.0
 
     return _solve(slack, _SHARE_MIN * saturation, saturation)
 
@@ -127,19 +127,19 @@ def _pooled_per_s(batch: Batch, objective: Objective, saturation: float, *, need
 def _alone_per_s(batch: Batch, objective: Objective, pooled: float, *, need: float) -> float:
     """Where the first of prefill and sequences takes the objective."""
     busy_s, limit, ttft_s = batch.busy_s, batch.sequences_max, objective.ttft_s
-    shared_s = batch.output * batch.overhead_s
+    shared_s, clumsiness = batch.output * batch.overhead_s, batch.clumsiness
     sigmas = normal_quantile(objective.attained_ratio)
     prefills = batch.prompt > 0.0
 
     def slack(rate: float) -> float:
         share = max(1.0 - rate * busy_s, _TINY)
         mean = rate * shared_s / share
-        high = mean + sigmas * math.sqrt(mean * batch.clumsiness / share)
+        high = mean + sigmas * math.sqrt(mean * clumsiness / share)
         fits = (limit + rate * ttft_s) / max(high, _TINY) - 1.0
         if prefills:
             eta, left_s = _prefill(batch, rate, ttft_s)
             fits = min(fits, (eta - rate) * max(left_s, 0.0) / need - 1.0)
-        return min(fits, _SLACK_MAX)
+        return fits
 
     floor = _SHARE_MIN / batch.saturated_cost_s
     return _solve(slack, min(floor, pooled), pooled)
@@ -148,19 +148,35 @@ def _alone_per_s(batch: Batch, objective: Objective, pooled: float, *, need: flo
 def _solve(slack: Callable[[float], float], low: float, high: float) -> float:
     """The rate between ``low`` and ``high`` at which the slack is used up, by Illinois' rule.
 
-    Dowell and Jarratt 1971: regula falsi that halves the value at the end that stays.
+    Dowell and Jarratt 1971: regula falsi that halves the value at the end that stays.  It begins
+    with the upper third, where the answer mostly is.
     """
     at_high = slack(high)
     if at_high >= 0.0:
         return high
-    at_low = slack(low)
-    if at_low <= 0.0:
-        return low
+    start = max(_SHARE_LIKELY * high, low)
+    at_low = slack(start)
+    if at_low < 0.0:
+        high, at_high = start, at_low
+        start = low
+        at_low = slack(start)
+        if at_low <= 0.0:
+            return low
+    return _between(slack, start, high, at_low=at_low, at_high=at_high)
+
+
+def _between(
+    slack: Callable[[float], float], low: float, high: float, *, at_low: float, at_high: float
+) -> float:
+    """The root between ``low`` and ``high``, whose slacks have different signs."""
+    at_low = min(at_low, _SLACK_MAX)  # a flat end would pull the secant
     side = 0
     for _ in range(_SOLVE_STEPS):
         rate = (low * at_high - high * at_low) / (at_high - at_low)
         at_rate = slack(rate)
-        if at_rate >= 0.0:
+        if -_SLACK_GOOD < at_rate < _SLACK_GOOD:
+            return rate
+        if at_rate > 0.0:
             low, at_low = rate, at_rate
             if side > 0:
                 at_high *= 0.5
@@ -170,8 +186,6 @@ def _solve(slack: Callable[[float], float], low: float, high: float) -> float:
             if side < 0:
                 at_low *= 0.5
             side = -1
-        if -_SLACK_GOOD < at_rate < _SLACK_GOOD:
-            return rate
     return low
 
 
@@ -186,16 +200,23 @@ def _prefill(batch: Batch, rate: float, limit_s: float) -> tuple[float, float]:
     return eta, limit_s - decode_s - min(room, prompt) * prefill_s
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenStretch:
+    """By how much observed latencies are longer than the law's, and how many requests say so."""
+
+    stretch: float
+    late: float
+
+
 def seen_stretch(
     batch: Batch, rate: float, latency: Latency, *, waiting_replicas: float
-) -> tuple[float, float] | None:
-    """The stretch that a histogram of first-token latencies shows at this rate, and its weight.
+) -> SeenStretch | None:
+    """The stretch that a histogram of first-token latencies shows at this rate.
 
     Solved from the highest bucket bound with enough requests above it; ``waiting_replicas`` is the
-    m of rho ** m.  The weight is the number of requests above.  None where the histogram says
-    nothing: too few are late, or the replica is too near its saturation for the law.
+    m of rho ** m.  None where the histogram says nothing: too few are late, or too many.
     """
-    if batch.prompt <= 0.0 or rate * batch.saturated_cost_s > _STRETCH_LOAD_MAX:
+    if batch.prompt <= 0.0:
         return None
     total = latency.total
     enough = max(_STRETCH_REQUESTS_MIN, _STRETCH_TAIL_MIN * total)
@@ -212,4 +233,4 @@ def seen_stretch(
     if rho >= 1.0 or left_s <= 0.0:
         return None
     waits = 1.0 - rho**waiting_replicas
-    return waits * eta * left_s / math.log(total / above), above
+    return SeenStretch(stretch=waits * eta * left_s / math.log(total / above), late=above)

@@ -12,13 +12,13 @@ from scaler.core.capacity import (
     CapacityState,
     Context,
     Limits,
-    busy_ratio,
     capacity_of,
     carried,
     replicas_for,
     unlearned_cost_s,
     update_capacity,
 )
+from scaler.core.capacity_seen import Gauges, busy_ratio
 from scaler.core.config import CapacityConfig, PolicyConfig, SloConfig
 from scaler.core.model import (
     Capacity,
@@ -312,7 +312,11 @@ def test_a_few_fresh_replicas_or_preemptions_teach_less_and_not_nothing() -> Non
 
 
 def test_the_first_reading_of_the_gauge_only_begins() -> None:
-    assert (STARTED.multiples, STARTED.running, STARTED.seen_at_s) == ((1.0,) * 4, 40.0, 0.0)
+    assert (STARTED.multiples, STARTED.gauges.running, STARTED.gauges.seen_at_s) == (
+        (1.0,) * 4,
+        40.0,
+        0.0,
+    )
     first = update_capacity(busy(0.0, engine_steps=0.0), FRESH, CONFIG.capacity)
     assert first.evidence_s == 0.0
 
@@ -345,7 +349,7 @@ def test_evidence_fades() -> None:
 
 def test_prefill_replicas_learn_from_their_prompts() -> None:
     """75000 prompt tokens in 60 busy seconds: twice the 0.4 ms of the prior."""
-    state = replace(STARTED, running=8.0)
+    state = replace(STARTED, gauges=Gauges(seen_at_s=0.0, running=8.0))
     for tick in range(1, 60):
         seen = busy(15.0 * tick, steps=75.0, output_tokens=75.0, prompt_tokens=66000.0,
                     requests_finished=75.0)  # fmt: skip
