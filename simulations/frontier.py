@@ -112,7 +112,7 @@ def ask(search: Search) -> tuple[float, ...]:
     if search.refined >= REFINED_MAX or _close(search, gap):
         return ()
     middle = _between(search.knob, gap)
-    return () if middle is None else (middle,)
+    return () if middle is None or middle in search.failed else (middle,)
 
 
 def told(search: Search, found: Mapping[float, Point | None]) -> Search:

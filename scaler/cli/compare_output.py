@@ -70,6 +70,8 @@ def table(entries: Sequence[Entry], directory: Path) -> str:
             if members:
                 lines += [f" {title}", *(_line(entry) for entry in members)]
         lines.append("")
+    if any(entry["behaviour"] != "own" for entry in entries):
+        lines.append("* with the HPA behaviour that we ship, in place of its own")
     lines.append(f"written to {directory}")
     return "\n".join(lines)
 
@@ -136,6 +138,7 @@ class Runs:
     def planned(self, count: int) -> None:
         """So many more runs are wanted."""
         self._planned += count
+        self._progress.say(f"{self._planned:,} runs")
 
     def ended(self, name: str, *, cached: bool) -> None:
         """One of them is there."""
