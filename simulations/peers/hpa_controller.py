@@ -77,7 +77,7 @@ class Loop(Protocol):
 def peer_hpa(own: Behavior | None, behaviour: Behaviour, context: Context) -> HpaSpec:
     """The HPA with the peer's ``own`` behavior (None: none is given) or with that which we ship."""
     spec = context.scaled_object
-    if behaviour is Behaviour.OWN:
+    if behaviour == Behaviour.OWN:
         spec = replace(spec, behavior=own)
     return hpa_spec(spec, context.cluster)
 

@@ -74,7 +74,7 @@ class SaturationLoop:
 
     As shipped nothing is decided while the desired count is not the current one: a step that the
     HPA's tolerance swallows, from 10 replicas on, freezes the operator for good.  ``corrected``
-    waits only for replicas that do not report yet.
+    waits only for replicas that do not report yet, and makes a step as large as the HPA acts on.
     """
 
     def __init__(self, limits: Saturation, *, corrected: bool, context: Context) -> None:
@@ -95,7 +95,10 @@ class SaturationLoop:
         settled = self._corrected or self.desired == seen.current
         if settled and len(peaks) == seen.current:
             step = saturation_step(peaks, self._limits)
-            self.desired = min(max(seen.current + step, self._low), self._high)
+            desired = seen.current + step
+            while self._corrected and step and seen.tolerances.holds(desired / seen.current):
+                desired += step
+            self.desired = min(max(desired, self._low), self._high)
 
 
 def _peaks(seen: Seen) -> list[Peak]:
