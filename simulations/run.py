@@ -24,6 +24,7 @@ from simulations.observe import Observer
 from simulations.peers import controller_for
 from simulations.scenario import Scenario, watched
 from simulations.score import CountHistory, ReplicaChange, Score, Tally
+from simulations.sessions import SessionStream
 from simulations.timeline import Timeline, TimelineWriter
 from simulations.trace_chunks import Floats, Requests
 from simulations.traces import scale
@@ -44,6 +45,7 @@ class Tick:
 
 
 Watch: TypeAlias = Callable[[Tick], None]
+Loaded: TypeAlias = Callable[[Requests], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,27 +68,38 @@ class Result:
 
 
 def simulate(
-    scenario: Scenario, *, watch: Watch | None = None, clock: Clock | None = None
+    scenario: Scenario,
+    *,
+    watch: Watch | None = None,
+    loaded: Loaded | None = None,
+    clock: Clock | None = None,
 ) -> Result:
     """Run ``scenario`` until its last request has ended.
 
-    ``watch`` is called with every tick as it comes; ``clock`` measures what the run takes.
+    ``watch`` is called with every tick as it comes, ``loaded`` with every chunk of requests as they
+    are played; ``clock`` measures what the run takes, without these two and without the trace.
 
     Raises:
         ScenarioError: the trace has a fault or no request, or requests never end.
     """
-    return _Run(scenario, watch=watch, clock=clock or (lambda: 0.0)).play()
+    return _Run(scenario, watch=watch, loaded=loaded, clock=clock or (lambda: 0.0)).play()
 
 
 class _Feed:
     """Loads the trace into the fleet no further than it is needed, and counts what has arrived."""
 
-    def __init__(self, scenario: Scenario, clock: Clock) -> None:
+    def __init__(self, scenario: Scenario, clock: Clock, loaded: Loaded | None) -> None:
         self._chunks: Iterator[Requests] = scale(
             scenario.requests, load_factor=scenario.load_factor, seed=scenario.seed
         )
         self._until_s = scenario.until_s
         self._clock = clock
+        self._loaded = loaded
+        self._sessions = (
+            None
+            if scenario.sessions is None
+            else SessionStream(scenario.sessions, seed=scenario.seed)
+        )
         self._arrivals: deque[Floats] = deque()
         self._passed = 0
         self._loaded_s = -np.inf
@@ -103,6 +116,7 @@ class _Feed:
                     arrival_at_s=chunk.arrival_s,
                     prompt_tokens=chunk.prompt_tokens,
                     output_tokens=chunk.output_tokens,
+                    session=None if self._sessions is None else self._sessions.draw(len(chunk)),
                 )
                 self._arrivals.append(chunk.arrival_s)
                 self._loaded_s = self.last_s = float(chunk.arrival_s[-1])
@@ -110,12 +124,14 @@ class _Feed:
     def _next(self) -> Requests | None:
         began_s = self._clock()
         chunk = next(self._chunks, None)
-        self.spent_s += self._clock() - began_s
         if chunk is None:
             self.exhausted = True
         elif self._until_s is not None and chunk.arrival_s[-1] >= self._until_s:
             self.exhausted = True
             chunk = chunk.pick(chunk.arrival_s < self._until_s)
+        if chunk is not None and self._loaded is not None:
+            self._loaded(chunk)
+        self.spent_s += self._clock() - began_s
         return chunk
 
     def arrived(self, at_s: float) -> int:
@@ -130,7 +146,9 @@ class _Feed:
 class _Run:
     """The state of one run."""
 
-    def __init__(self, scenario: Scenario, *, watch: Watch | None, clock: Clock) -> None:
+    def __init__(
+        self, scenario: Scenario, *, watch: Watch | None, loaded: Loaded | None, clock: Clock
+    ) -> None:
         self._scenario = scenario
         self._watch = watch
         self._clock = clock
@@ -147,7 +165,7 @@ class _Run:
         self._fleet.start_warm(first)
         self._faults = Injector(scenario.faults, self._fleet, seed=scenario.seed)
         self._counts = CountHistory(first)
-        self._feed = _Feed(scenario, clock)
+        self._feed = _Feed(scenario, clock, loaded)
         self._stopwatch = Stopwatch(clock=clock)
         context = Context(
             model=scenario.model,

@@ -12,6 +12,7 @@ from simulations.faults import Fault
 from simulations.lifecycle import GpuPool, VictimOrder
 from simulations.replica import ReplicaModel, Routing
 from simulations.scaled_object import ClusterSpec, ScaledObjectSpec, hpa_spec
+from simulations.sessions import Sessions
 from simulations.timing import Timing, drawn_timing
 from simulations.trace_chunks import Requests
 
@@ -78,6 +79,7 @@ class Scenario:
     timeline: bool = True
     faults: tuple[Fault, ...] = ()
     victims: VictimOrder = VictimOrder.REPLICASET
+    sessions: Sessions | None = None
 
     def __post_init__(self) -> None:
         """Raise ScenarioError for what cannot be run."""
