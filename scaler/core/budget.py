@@ -32,14 +32,20 @@ _PROBABILITY_MIN = 0.001
 _PROBABILITY_MAX = 0.45  # the mean itself must be carried, or the queue grows without end
 _HALF = 0.5  # observations that an empty tail may hide
 _ROOMY_LOAD_RATIO = 0.5  # busy share up to which a miss cannot be the count's fault
+_ROOMY_WAITING_RATIO = 0.5  # requests waiting per replica up to which nobody waits for room
+_ROOMY_SETTLED_WINDOWS = 3.0  # histogram windows without a queue or newcomers before misses count
 _ROOMY_WEIGHT = 500.0  # requests on roomy replicas before their misses are believed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetState:
-    """Fading sums of requests and of misses; ``roomy_*`` of those on replicas with room to spare."""
+    """Fading sums of requests and of misses; ``roomy_*`` of those on replicas with room to spare.
+
+    ``crowded_at_s`` is when there was last no such room.
+    """
 
     seen_at_s: float | None = None
+    crowded_at_s: float | None = None
     requests: float = 0.0
     missed: float = 0.0
     roomy_requests: float = 0.0
@@ -66,16 +72,30 @@ def update_budget(
         return state
     kept = decay(work.interval_s, config.memory_s)
     late = missed_ratio(ttft, slo.ttft_s) if ttft.total > 0.0 else 0.0
+    now_s = observation.seen_at_s
+    crowded_at_s = now_s if state.crowded_at_s is None else state.crowded_at_s
+    if busy_ratio > _ROOMY_LOAD_RATIO or _crowded(observation):
+        crowded_at_s = now_s
+    roomy = float(now_s - crowded_at_s >= _ROOMY_SETTLED_WINDOWS * ttft.window_s)
     requests = work.requests_finished + work.requests_rejected
     missed = late * work.requests_finished + work.requests_rejected
-    roomy = float(busy_ratio <= _ROOMY_LOAD_RATIO)
     return BudgetState(
-        seen_at_s=min(work.seen_at_s, observation.seen_at_s),
+        seen_at_s=min(work.seen_at_s, now_s),
+        crowded_at_s=crowded_at_s,
         requests=kept * state.requests + requests,
         missed=kept * state.missed + missed,
         roomy_requests=kept * state.roomy_requests + roomy * requests,
         roomy_missed=kept * state.roomy_missed + roomy * missed,
     )
+
+
+def _crowded(observation: Observation) -> bool:
+    """Whether requests wait, or replicas have just come, which a router floods."""
+    queue, replicas = observation.queue, observation.replicas
+    if isinstance(queue, NoData) or isinstance(replicas, NoData):
+        return True
+    waits = queue.requests_waiting > _ROOMY_WAITING_RATIO * replicas.ready
+    return waits or len(replicas.start_up_s) > 0
 
 
 def missed_ratio(latency: Latency, objective_s: float) -> float:

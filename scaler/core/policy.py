@@ -74,6 +74,7 @@ class PolicyState:
     last_active: bool = True
     idle_since_s: float | None = None
     latency_step_at_s: float | None = None
+    ready_rose_at_s: float | None = None
     asked_at_s: float | None = None
 
 
@@ -157,6 +158,7 @@ def _fresh(
         last_active=decision.active,
         idle_since_s=idle_since_s,
         latency_step_at_s=_latency_step_at(at, proposals, state),
+        ready_rose_at_s=at.ready_rose_at_s,
     )
 
 
@@ -218,6 +220,7 @@ def _situation(
         coming=coming,
         stuck=stuck,
         latency_step_at_s=state.latency_step_at_s,
+        ready_rose_at_s=made.now_s if ready > state.last_ready else state.ready_rose_at_s,
     )
 
 

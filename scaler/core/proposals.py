@@ -38,7 +38,8 @@ class Situation:
     ``coming`` counts starting replicas that have not expired, ``stuck`` those that cannot be
     scheduled or crash-loop; ``load`` is the demand in replicas' worth of busy time and ``level``
     the same over some minutes; ``before`` is the count the policy wanted last;
-    ``latency_step_at_s`` is when a latency signal last added replicas.
+    ``latency_step_at_s`` is when a latency signal last added replicas, ``ready_rose_at_s`` when
+    replicas last became ready.
     """
 
     now_s: float
@@ -57,6 +58,7 @@ class Situation:
     coming: int
     stuck: int
     latency_step_at_s: float | None
+    ready_rose_at_s: float | None
 
 
 def propose(situation: Situation) -> tuple[Proposal, ...]:
@@ -250,9 +252,7 @@ def _latency(at: Situation, signal: Signal) -> Proposal | None:
     replicas = 0
     if 1.0 - share.likely > min(allowed, 0.5):
         replicas = min(at.wanted, relief(at))
-        settled_s = at.forecast.lead_s + latency.window_s
-        last_s = at.latency_step_at_s
-        if at.coming == 0 and (last_s is None or at.now_s - last_s >= settled_s):
+        if at.coming == 0 and _settled(at, latency.window_s):
             step = math.ceil(at.config.signals.latency_step_ratio * max(at.ready, 1))
             replicas = max(replicas, min(at.wanted - at.stuck + step, relief(at)))
     return Proposal(
@@ -266,6 +266,18 @@ def _latency(at: Situation, signal: Signal) -> Proposal | None:
             ("attainment_target_ratio", target),
         ),
     )
+
+
+def _settled(at: Situation, window_s: float) -> bool:
+    """Whether what the window shows is the work of the replicas that are there now.
+
+    The last step has had time to show; and a replica that has just become ready is flooded by a
+    router that looks for the fewest requests, so its first window says nothing.
+    """
+    stepped_s, rose_s = at.latency_step_at_s, at.ready_rose_at_s
+    if stepped_s is not None and at.now_s - stepped_s < at.forecast.lead_s + window_s:
+        return False
+    return rose_s is None or at.now_s - rose_s >= window_s + at.config.tick_s
 
 
 def relief(at: Situation) -> int:
