@@ -100,7 +100,7 @@ def good_outcomes(outcomes: Records, objectives: Objectives) -> Flags:
 
 
 def cached_tokens(requests: Requests, model: ReplicaModel) -> Floats:
-    """The most prompt tokens that the prefix cache holds: whole blocks, and never the last token."""
+    """The most prompt tokens found in the prefix cache: whole blocks, and never the last token."""
     prompt = requests.prompt_tokens.astype(np.int64)
     hit = np.minimum((model.prefix_cache.hit_ratio * prompt).astype(np.int64), prompt - 1)
     return (hit // model.block_size * model.block_size).astype(np.float64)

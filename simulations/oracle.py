@@ -20,7 +20,7 @@ from simulations.trace_chunks import Requests
 
 ATTAINABLE_SHARE = 0.99
 REPLAYED_REQUESTS_MAX = 400_000_000  # some three minutes of one core
-REPLAYS_MIN, REPLAYS_MAX = 48, 1000
+REPLAYS_MIN, REPLAYS_MAX = 24, 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import numpy as np
 from simulations.oracle_replay import Deployment
 from simulations.oracle_schedule import Counts
 
-LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
+LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 20)  # cells; none reaches beyond the blocks it is judged by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,27 +32,28 @@ def moved(counts: Counts, move: Move, deployment: Deployment) -> Counts:
 
 
 def drawn_move(counts: Counts, *, block: int, cells: range, random: np.random.Generator) -> Move:
-    """A change in ``cells``: a step shifted, a level's stretch ended, or any stretch changed."""
+    """A change that begins in ``cells``: a step shifted, a stretch of a level cut, or any other."""
     kind = random.random()
     length = int(random.choice(LENGTHS))
-    change = -1 if random.random() < 0.65 else 1
-    steps = np.flatnonzero(np.diff(counts[cells.start : cells.stop])) + cells.start + 1
+    change = -1 if random.random() < 0.6 else 1
+    begin = max(cells.start, 1)
+    steps = np.flatnonzero(np.diff(counts[begin - 1 : cells.stop])) + begin
     if steps.size == 0 or kind < 0.3:
-        begin = int(random.integers(cells.start, cells.stop))
-        return Move(block=block, begin=begin, end=min(begin + length, counts.size), change=change)
+        start = int(random.integers(cells.start, cells.stop))
+        return Move(block=block, begin=start, end=min(start + length, counts.size), change=change)
     step = int(random.choice(steps))
     if kind < 0.5:
         return _flattened(counts, step, block=block)
     if random.random() < 0.5:
         return Move(block=block, begin=step, end=min(step + length, counts.size), change=change)
-    return Move(block=block, begin=max(step - length, 0), end=step, change=change)
+    return Move(block=block, begin=max(step - length, cells.start), end=step, change=change)
 
 
 def _flattened(counts: Counts, step: int, *, block: int) -> Move:
     """The stretch of one level behind a step, cut off if the step is up, filled if it is down."""
     level = counts[step]
     up = level > counts[step - 1]
-    behind = counts[step:] < level if up else counts[step:] > level
-    ends = np.flatnonzero(behind)
-    end = step + int(ends[0]) if ends.size else counts.size
-    return Move(block=block, begin=step, end=end, change=-1 if up else 1)
+    near = counts[step : step + LENGTHS[-1]]
+    ends = np.flatnonzero(near < level if up else near > level)
+    length = int(ends[0]) if ends.size else near.size
+    return Move(block=block, begin=step, end=step + length, change=-1 if up else 1)

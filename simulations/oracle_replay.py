@@ -43,11 +43,15 @@ class Replay:
     """What a schedule came to: by block of ``block_s`` and as a whole.
 
     ``misses`` counts requests by the block they arrived in, ``replica_s`` is the time replicas held
-    their GPUs by the block it fell into; the last block holds all after the last arrival.
+    their GPUs by the block it fell into, its last entry all after the last block.  ``waiting`` and
+    ``running`` requests and ``ready`` replicas are those at the end of each block.
     """
 
     misses: Floats
     replica_s: Floats
+    waiting: Floats
+    running: Floats
+    ready: Floats
     requests: int
     gpu_hours: float
 
@@ -79,6 +83,9 @@ class _Replay:
         self._blocks = int(self._last_s // block_s) + 1
         self._misses = np.zeros(self._blocks)
         self._held_s = np.zeros(self._blocks + 1)
+        self._waiting = np.zeros(self._blocks)
+        self._running = np.zeros(self._blocks)
+        self._ready = np.zeros(self._blocks)
         self._loaded = 0
         self._fleet = Fleet(
             model=deployment.model,
@@ -100,6 +107,7 @@ class _Replay:
                 at_s, count = next(changes)
             self._fleet.advance(end_s)
             self._note(block)
+            self._note_backlog(block)
         while not self._fleet.idle:
             next_s = self._fleet.now_s + END_EVERY_S
             while at_s <= next_s:
@@ -131,6 +139,12 @@ class _Replay:
         self._misses += np.bincount(arrived_in, minlength=self._blocks)
         self._held_s[block] = self._fleet.usage().replica_hours * 3600.0
 
+    def _note_backlog(self, block: int) -> None:
+        seen = self._fleet.counters()
+        self._waiting[block] = seen.gateway_waiting + seen.values["requests_waiting"].sum()
+        self._ready[block] = np.count_nonzero(~seen.draining)
+        self._running[block] = seen.values["requests_running"].sum()
+
     def _check_end(self) -> None:
         if self._fleet.now_s - self._last_s > OVERTIME_MAX_S:
             raise ScenarioError(
@@ -142,6 +156,9 @@ class _Replay:
         return Replay(
             misses=self._misses,
             replica_s=np.diff(self._held_s, prepend=0.0),
+            waiting=self._waiting,
+            running=self._running,
+            ready=self._ready,
             requests=len(self._requests),
             gpu_hours=self._fleet.usage().gpu_hours,
         )

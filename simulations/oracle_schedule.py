@@ -78,7 +78,9 @@ def _highest(counts: Counts, *, before: int, after: int) -> Counts:
     padded = np.concatenate(
         (np.full(before, counts[0]), counts, np.full(after, counts[-1], dtype=np.int64))
     )
-    return np.lib.stride_tricks.sliding_window_view(padded, before + after + 1).max(axis=1)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, before + after + 1)
+    highest: Counts = windows.max(axis=1)
+    return highest
 
 
 def spread(starts_s: Floats, lengths_s: Floats, amounts: Floats, *, cells: int) -> Floats:
@@ -91,4 +93,5 @@ def spread(starts_s: Floats, lengths_s: Floats, amounts: Floats, *, cells: int) 
         inside = np.clip((cell + 1) * GRID_S - at_s, 0.0, GRID_S)
         edges += np.bincount(cell, weights=sign * rate * inside, minlength=cells + 2)
         slope += np.bincount(cell + 1, weights=sign * rate * GRID_S, minlength=cells + 2)
-    return (edges + np.cumsum(slope))[:cells]
+    summed: Floats = (edges + np.cumsum(slope))[:cells]
+    return summed

@@ -1,19 +1,21 @@
 """The search for the cheapest schedule that attains a share of good requests.
 
-Three passes, each by replay of the whole trace, cut into blocks of time:
+Every schedule is judged by a replay of the whole trace, cut into cells of time:
 
-1. *Sweep.*  The work of the trace (``oracle_work``) in cells of the grid, averaged over a few
-   widths and divided by a few load shares, gives counts that serve it.
-2. *Compose.*  Each block takes the counts of the sweep that are cheapest there at a price of a miss
-   (replica-seconds); the price is the one at which the misses of all blocks are just affordable.
-   A multiplier of Lagrange: the error budget is spent where it saves most.
-3. *Improve.*  In each second block one change is tried (a step earlier or later, a stretch raised
-   or lowered), all in the same replay, and kept where the replica time and the priced misses of
-   the block and the next one fell.  The price follows the budget.
+1. *Sweep.*  The work of the trace (``oracle_work``), averaged over a few widths and divided by a
+   few load shares, gives counts that serve it: the naive clairvoyant, and material to learn from.
+2. *Plan.*  The trace as a fluid (``oracle_fluid``) is solved by dynamic programming at a price of a
+   miss; the replay of the plan corrects the fluid, and the price follows the budget of misses.
+3. *Compose.*  Each block of time takes the counts of all trials that are cheapest there at a price
+   of a miss: a multiplier of Lagrange, the error budget is spent where it saves most.
+4. *Improve.*  In every fourth block one change is tried (a step earlier or later, a stretch raised
+   or lowered), all in the same replay, and kept where the cost of that and the next blocks fell.
+   The cost is replica time, misses at their price, and the work left over at the end, which others
+   will have to do.
 
-A change acts on little more than its neighbourhood, since a queue is worked off within minutes; and
-where it does act further, the next replay has the truth.  Only a schedule that was replayed as it
-is and attained what was asked for is ever an answer.
+A change acts on little more than its neighbourhood; where it does act further, the next replay has
+the truth, and a round that made things worse is taken back.  Only a schedule that was replayed as
+it is and attained what was asked for is ever an answer.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,20 +24,37 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulations.attainable import attainable_flags
+from simulations.oracle_fluid import (
+    Fluid,
+    FluidTask,
+    cheapest_counts,
+    corrected,
+    fluid_of,
+    learned,
+)
 from simulations.oracle_moves import Move, drawn_move, moved
 from simulations.oracle_replay import Deployment, Replay, replay
 from simulations.oracle_schedule import GRID_S, Counts, commanded, spread, steps_of
 from simulations.oracle_work import BaseShare, least_work
+from simulations.replica import Routing
 from simulations.streams import generator
 from simulations.trace_chunks import Floats, Requests
 
-BLOCK_S = 600.0
-WIDTHS = (1, 4, 16, 48)  # cells over which the work is averaged
-SHARES = (1.08, 1.02, 0.96, 0.90, 0.80)
-SHARES_LAST = (0.6, 0.4, 0.2, 0.1, 0.05)  # only while nothing reached the target
+BLOCK_CELLS = 20  # of the grid: what a change is judged by
+PART_CELLS = 240  # what is composed: long, since each seam costs misses
+SPACING = 4  # blocks from one tried change to the next: what it acts on lies between
+WIDTHS = (4, 32, 96)  # cells over which the work is averaged
+SHARES = (1.0, 0.93, 0.85)
+SHARES_LAST = (0.7, 0.5, 0.3, 0.2, 0.1, 0.05)  # only while nothing reached the target
 VALLEY_CELLS = 4  # a drain of a minute costs what so short a valley saves
 TOKEN_S = 0.1  # of a busy replica; says only over what time a request's decoding is spread
-RUNS_AFTER_CELLS = 1
+LONG_S = 7200.0  # traces from here on are planned in steps of two cells
+PLANS = 10
+PLAN_PRICE_S = 1.0  # of a miss, to begin with
+PLAN_GAIN = 0.4
+COMPOSED_MAX = 4
+BACKLOG_PRICE = 1.2  # replica-seconds for one of work left over, which others will have to do
+PRICE_GAIN = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +77,7 @@ def search(
     return _Search(requests, deployment, misses_max).run(replays_max)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Trial:
     counts: Counts
     replay: Replay
@@ -71,16 +90,24 @@ class _Search:
         self._requests = requests
         self._deployment = deployment
         self._misses_max = misses_max
-        self._cells = int(requests.arrival_s[-1] // GRID_S) + 1 + RUNS_AFTER_CELLS
+        self._cells = int(requests.arrival_s[-1] // GRID_S) + 2
         self._random = generator(deployment.seed, "oracle")
+        long = float(requests.arrival_s[-1]) >= LONG_S
+        self._cell_s = 2.0 * GRID_S if long else GRID_S
+        self._work = least_work(requests, deployment.model, BaseShare())
+        self._trials: list[_Trial] = []
         self._best: _Trial | None = None
         self._replays = 0
 
     def run(self, replays_max: int) -> Found:
-        swept = list(self._sweep())
-        current, price = self._compose(swept)
-        while self._replays < replays_max:
-            current, price = self._improve(current, price)
+        self._sweep()
+        price = self._plan()
+        current, price = self._compose(price)
+        phase = 0
+        while self._replays + 1 < replays_max:
+            current = self._improve(current, price, phase)
+            price = self._next_price(current.replay, price)
+            phase = (phase + 1) % SPACING
         best = self._best
         assert best is not None
         return Found(
@@ -92,7 +119,7 @@ class _Search:
 
     def _try(self, counts: Counts) -> _Trial:
         schedule = steps_of(counts, first=self._deployment.replicas_first)
-        played = replay(self._requests, self._deployment, schedule, block_s=BLOCK_S)
+        played = replay(self._requests, self._deployment, schedule, block_s=self._cell_s)
         self._replays += 1
         trial = _Trial(counts=counts, replay=played)
         if self._best is None or self._rank(played) < self._rank(self._best.replay):
@@ -109,27 +136,37 @@ class _Search:
 
     # Sweep
 
-    def _sweep(self) -> Iterator[_Trial]:
+    def _sweep(self) -> None:
         demand = self._demand()
         for width in WIDTHS:
             for share in SHARES:
-                yield self._try(self._counts_for(demand, width=width, share=share))
+                self._trials.append(self._try(self._counts_for(demand, width=width, share=share)))
         for share in SHARES_LAST:
             if self._best is not None and self._affordable(self._best.replay):
                 return
-            yield self._try(self._counts_for(demand, width=1, share=share))
+            self._trials.append(self._try(self._counts_for(demand, width=1, share=share)))
 
     def _demand(self) -> Floats:
         """Replicas' worth of work in each cell, of the requests that can be good."""
         model, objectives = self._deployment.model, self._deployment.objectives
-        worth = self._requests.pick(attainable_flags(self._requests, model, objectives))
-        work = least_work(worth, model, BaseShare())
-        prompts_s = np.zeros(len(worth))
-        decodes_s = TOKEN_S * worth.output_tokens
+        able = attainable_flags(self._requests, model, objectives)
+        work = self._work
+        worth = self._requests.pick(able)
         cells = self._cells
-        prefill = spread(worth.arrival_s, prompts_s, work.prefill_s, cells=cells)
-        decode = spread(worth.arrival_s, decodes_s, work.decode_s, cells=cells)
-        return (prefill + decode) / GRID_S
+        prefill = spread(
+            worth.arrival_s,
+            np.zeros(len(worth), dtype=np.float64),
+            work.prefill_s[able],
+            cells=cells,
+        )
+        decode = spread(
+            worth.arrival_s,
+            (TOKEN_S * worth.output_tokens).astype(np.float64),
+            work.decode_s[able],
+            cells=cells,
+        )
+        demand: Floats = (prefill + decode) / GRID_S
+        return demand
 
     def _counts_for(self, demand: Floats, *, width: int, share: float) -> Counts:
         left = width // 2
@@ -142,72 +179,143 @@ class _Search:
     def _lead_cells(self) -> int:
         return int(np.ceil(start_up_s(self._deployment) / GRID_S))
 
+    # Plan
+
+    def _plan(self) -> float:
+        """Plans for the fluid, each corrected by the replay of the one before; the price found."""
+        deployment = self._deployment
+        fluid = fluid_of(
+            self._requests, deployment.model, deployment.objectives, cell_s=self._cell_s
+        )
+        price = PLAN_PRICE_S
+        for _ in range(PLANS):
+            fluid = self._lesson(fluid)
+            trial = self._try(self._planned(fluid, price))
+            self._trials.append(trial)
+            fluid = corrected(fluid, ready=trial.replay.ready, held=_held(trial.replay))
+            over = float(trial.replay.misses.sum() + 1.0) / (self._misses_max + 1.0)
+            price *= float(np.clip(over**PLAN_GAIN, 0.5, 2.0))
+        return price
+
+    def _lesson(self, fluid: Fluid) -> Fluid:
+        played = [trial.replay for trial in self._trials]
+        return learned(
+            fluid,
+            ready=np.concatenate([each.ready for each in played]),
+            held=np.concatenate([_held(each) for each in played]),
+            misses=np.concatenate([each.misses for each in played]),
+        )
+
+    def _planned(self, fluid: Fluid, price: float) -> Counts:
+        deployment = self._deployment
+        needed = max(int(trial.counts.max()) for trial in self._trials)
+        task = FluidTask(
+            replicas_first=deployment.replicas_first,
+            replicas_min=deployment.replicas_min,
+            replicas_max=min(deployment.replicas_max, max(needed, deployment.replicas_first)),
+            start_up_s=start_up_s(deployment),
+            miss_price_s=price,
+            floods=deployment.routing in (Routing.LEAST_REQUESTS, Routing.KV_AWARE),
+        )
+        wide = np.repeat(cheapest_counts(fluid, task), round(self._cell_s / GRID_S))
+        return commanded(wide[: self._cells], lead_cells=self._lead_cells(), valley_cells=1)
+
     # Compose
 
-    def _compose(self, swept: list[_Trial]) -> tuple[_Trial, float]:
-        """The cheapest counts of each block at the price that makes the misses affordable."""
-        cost_s = np.array([trial.replay.replica_s[:-1] for trial in swept])
-        misses = np.array([trial.replay.misses for trial in swept])
-        blocks = np.arange(cost_s.shape[1])
+    def _compose(self, price: float) -> tuple[_Trial, float]:
+        """The cheapest counts of each block at the price that makes the misses affordable.
+
+        Where the seams cost more misses than the parts had, the price is raised.
+        """
+        replays = [trial.replay for trial in self._trials]
+        cost_s = np.array(
+            [self._summed(self._cost_s(each, price=0.0), PART_CELLS) for each in replays]
+        )
+        misses = np.array([self._summed(each.misses, PART_CELLS) for each in replays])
+        parts = np.arange(cost_s.shape[1])
 
         def chosen_at(price: float) -> Counts:
             choice: Counts = np.argmin(cost_s + price * misses, axis=0)
             return choice
 
-        price = _lowest_price(
-            lambda price: float(misses[chosen_at(price), blocks].sum()) <= self._misses_max
+        found = _lowest_price(
+            lambda price: float(misses[chosen_at(price), parts].sum()) <= self._misses_max
         )
-        trial = self._try(self._stitched(swept, chosen_at(price)))
-        return trial, price
+        for attempt in range(COMPOSED_MAX):
+            trial = self._try(self._stitched(chosen_at(found * 1.5**attempt)))
+            if self._affordable(trial.replay):
+                break
+        best = self._best
+        assert best is not None
+        return best, price
 
-    def _stitched(self, swept: list[_Trial], choice: Counts) -> Counts:
-        block = np.minimum(
-            (np.arange(self._cells) * GRID_S // BLOCK_S).astype(np.int64), choice.size - 1
-        )
-        rows = np.array([trial.counts for trial in swept])
+    def _summed(self, values: Floats, grid_cells: int) -> Floats:
+        """Sums over stretches of the grid; what is after its end counts to the last."""
+        count = -(-self._cells // grid_cells)
+        stretch = (np.arange(values.size) * (self._cell_s / GRID_S) / grid_cells).astype(np.int64)
+        last = np.minimum(stretch, count - 1)
+        return np.bincount(last, values, minlength=count).astype(np.float64)
+
+    def _stitched(self, choice: Counts) -> Counts:
+        block = np.arange(self._cells) // PART_CELLS
+        rows = np.array([trial.counts for trial in self._trials])
         stitched: Counts = rows[choice[block], np.arange(self._cells)]
         return stitched
 
+    def _cost_s(self, played: Replay, *, price: float) -> Floats:
+        """Of each block: replica time, priced misses, and the work left over that it added."""
+        count = len(self._requests)
+        work = self._work
+        prefill_s = float(work.prefill_s.sum()) / count
+        decode_s = float(work.decode_s.sum()) / count
+        backlog_s = played.waiting * (prefill_s + decode_s) + played.running * 0.5 * decode_s
+        cost_s = played.replica_s.copy()
+        cost_s[:-1] += price * played.misses
+        cost_s[:-1] += BACKLOG_PRICE * np.diff(backlog_s, prepend=0.0)
+        return cost_s
+
     # Improve
 
-    def _improve(self, current: _Trial, price: float) -> tuple[_Trial, float]:
-        """One round: even blocks, odd blocks, and the truth about what was kept."""
-        for parity in (0, 1):
-            current = self._round(current, price, parity)
-        current = self._try(current.counts)
-        return current, self._next_price(current.replay, price)
+    def _improve(self, current: _Trial, price: float, phase: int) -> _Trial:
+        """Try a change in every fourth block, keep the good ones, and see what they come to."""
+        moves = list(self._moves(current.counts, phase))
+        trial = self._try(self._all_moved(current.counts, moves))
+        saved_s = self._summed(
+            self._cost_s(current.replay, price=price) - self._cost_s(trial.replay, price=price),
+            BLOCK_CELLS,
+        )
+        gains = np.convolve(saved_s, np.ones(SPACING), "full")[SPACING - 1 :]
+        kept = [move for move in moves if gains[move.block] > 0.0]
+        after = self._try(self._all_moved(current.counts, kept))
+        worse = self._cost_s(after.replay, price=price).sum() > (
+            self._cost_s(current.replay, price=price).sum()
+        )
+        return current if worse else after
+
+    def _moves(self, counts: Counts, phase: int) -> Iterator[Move]:
+        blocks = -(-self._cells // BLOCK_CELLS)
+        for block in range(phase % blocks, blocks, SPACING):
+            begin = block * BLOCK_CELLS
+            cells = range(begin, min(begin + BLOCK_CELLS, self._cells))
+            yield drawn_move(counts, block=block, cells=cells, random=self._random)
+
+    def _all_moved(self, counts: Counts, moves: list[Move]) -> Counts:
+        for move in moves:
+            counts = moved(counts, move, self._deployment)
+        return counts
 
     def _next_price(self, played: Replay, price: float) -> float:
         over = float(played.misses.sum()) / max(self._misses_max, 1) - 1.0
-        return price * float(np.exp(np.clip(0.5 * over, -0.1, 0.25)))
+        return price * float(np.exp(np.clip(PRICE_GAIN * over, -0.05, 0.25)))
 
-    def _round(self, current: _Trial, price: float, parity: int) -> _Trial:
-        moves = list(self._moves(current.counts, parity))
-        counts = current.counts
-        for move in moves:
-            counts = moved(counts, move, self._deployment)
-        trial = self._try(counts)
-        gain = _by_pair(current.replay, price) - _by_pair(trial.replay, price)
-        kept = current.counts
-        for move in moves:
-            if gain[move.block] > 0.0:
-                kept = moved(kept, move, self._deployment)
-        return _Trial(counts=kept, replay=_mixed(current.replay, trial.replay, moves, gain))
 
-    def _moves(self, counts: Counts, parity: int) -> Iterator[Move]:
-        blocks = int(np.ceil(self._cells * GRID_S / BLOCK_S))
-        per_block = int(BLOCK_S / GRID_S)
-        for block in range(min(parity, blocks - 1), blocks, 2):
-            yield drawn_move(
-                counts,
-                block=block,
-                cells=range(block * per_block, min((block + 1) * per_block, self._cells)),
-                random=self._random,
-            )
+def _held(played: Replay) -> Floats:
+    """Requests in the fleet at the end of each cell."""
+    return played.waiting + played.running
 
 
 def start_up_s(deployment: Deployment) -> float:
-    """What a start takes where all do alike, else the mean of the first starts of the run."""
+    """What a start takes: the mean of the first starts of the run."""
     start = deployment.model.start_up
     drawn = []
     for uid in range(64):
@@ -224,22 +332,3 @@ def _lowest_price(affordable: Callable[[float], bool]) -> float:
         middle = float(np.sqrt(low * high))
         low, high = (low, middle) if affordable(middle) else (middle, high)
     return high
-
-
-def _by_pair(played: Replay, price: float) -> Floats:
-    """Replica time and priced misses of each block and the one after it."""
-    cost = played.replica_s.copy()
-    cost[: played.misses.size] += price * played.misses
-    cost[:-1] += cost[1:].copy()
-    return cost
-
-
-def _mixed(old: Replay, new: Replay, moves: list[Move], gain: Floats) -> Replay:
-    """What is known of the kept schedule: the new replay where its moves were kept."""
-    misses, replica_s = old.misses.copy(), old.replica_s.copy()
-    for move in moves:
-        if gain[move.block] > 0.0:
-            pair = slice(move.block, move.block + 2)
-            misses[pair] = new.misses[pair]
-            replica_s[pair] = new.replica_s[pair]
-    return Replay(misses=misses, replica_s=replica_s, requests=old.requests, gpu_hours=float("nan"))
