@@ -12,13 +12,17 @@ from scaler.cli.progress import Progress, time_left
 from scaler.config import config_hash
 from scaler.core.policy import PolicyState
 from scaler.service.codec import SCHEMA_VERSION, DecisionRecord, StateRecord, encode
+from simulations.report import render_simulation
+from simulations.report_records import Records
 from simulations.run import Result, Tick, Watch
 from simulations.scenario import Scenario, watched
-from simulations.score import Quantiles
+from simulations.summary import summary as run_summary
 from simulations.timeline import COLUMNS
 from simulations.traces import TraceReader
 
 NAMESPACE, NAME, TARGET, ID = "simulated", "simulated", "deployment/simulated", "0"
+
+MACHINE = ("wall_s", "decide_wall_s", "simulated_requests_per_s")
 
 Log = Callable[[Tick], None]
 
@@ -30,8 +34,8 @@ Log = Callable[[Tick], None]
 def decision_log(directory: Path, scenario: Scenario) -> Iterator[Log]:
     """Writes decisions.jsonl, records as the daemon's log has them: `scaler replay` reads it.
 
-    The state from which the first decision was made stands in front.  A fixed count decides
-    nothing, and its log is empty.
+    The state from which the first decision was made stands in front.  Where another policy decides
+    the log is empty.
     """
     policy = watched(scenario.policy.config, scenario.scaled_object, scenario.cluster)
     known: dict[str, Any] = {
@@ -43,74 +47,56 @@ def decision_log(directory: Path, scenario: Scenario) -> Iterator[Log]:
         "config_hash": config_hash(policy),
     }
     with (directory / "decisions.jsonl").open("wb") as file:
-        if scenario.policy.replicas_fixed is None:
-            state = StateRecord(kind="state", policy=policy, state=PolicyState(), **known)
-            file.write(encode(state) + b"\n")
 
         def log(tick: Tick) -> None:
-            if tick.decision is not None:
-                record = DecisionRecord(kind="decision", decision=tick.decision, **known)
-                file.write(encode(record) + b"\n")
+            if tick.decision is None:
+                return
+            if file.tell() == 0:
+                state = StateRecord(kind="state", policy=policy, state=PolicyState(), **known)
+                file.write(encode(state) + b"\n")
+            record = DecisionRecord(kind="decision", decision=tick.decision, **known)
+            file.write(encode(record) + b"\n")
 
         yield log
 
 
-def summary(trace: str, scenario: Scenario, result: Result, *, rows_skipped: int) -> dict[str, Any]:
-    """summary.json; the last four entries are of the machine, not of the scenario."""
-    score, spent = result.score, result.spent
-    policy = watched(scenario.policy.config, scenario.scaled_object, scenario.cluster)
-    made: dict[str, Any] = {
-        "trace": trace,
-        "policy": scenario.policy.name,
-        "seed": scenario.seed,
-        "config_hash": config_hash(policy),
-        "replica_model": scenario.model.name,
-        "load_factor": scenario.load_factor,
-        "rows_skipped": rows_skipped,
-        "duration_s": result.end_s,
-        "requests": score.requests,
-        "completed": score.completed,
-        "rejected": score.rejected,
-        "cut_by_scale_down": score.cut_by_scale_down,
-        "slo_attainment_ratio": score.slo_attainment_ratio,
-        "gpu_hours": score.gpu_hours,
-        "pending_gpu_hours": score.pending_gpu_hours,
-        "replica_hours": score.replica_hours,
-        "ttft_s": _quantiles(score.ttft_s, "p50", "p90", "p95", "p99", "max"),
-        "tpot_s": _quantiles(score.tpot_s, "p50", "p95", "p99"),
-        "queue_s": _quantiles(score.queue_s, "p95", "p99"),
-        "replicas": {
-            "min": score.replicas_min,
-            "mean": score.replicas_mean,
-            "max": score.replicas_max,
-        },
-        "replica_changes": score.replica_changes,
-        "reversals": score.reversals,
-        "wall_s": spent.wall_s,
-        "decide_wall_s": spent.decide_wall_s,
-        "simulated_requests_per_s": score.requests / spent.wall_s if spent.wall_s else None,
+def summary(
+    scenario: Scenario, result: Result, trace: Mapping[str, Any], bounds: Mapping[str, Any]
+) -> dict[str, Any]:
+    """summary.json, in the order of its reader's questions; the last three are of the machine."""
+    run = run_summary(scenario, result)
+    spent = {name: run.pop(name) for name in MACHINE}
+    return {
+        **trace,
+        **run,
+        **bounds,
+        "variant": scenario.policy.variant,
+        "knob_value": scenario.policy.knob,
+        "routing": scenario.routing.name.lower().replace("_", "-"),
+        "faults": [str(fault) for fault in scenario.faults],
+        **spent,
     }
-    return made
 
 
-def _quantiles(found: Quantiles, *names: str) -> dict[str, float | None]:
-    """By name; null where no request has the latency, because JSON knows no NaN."""
-    values = {name: getattr(found, name) for name in names}
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
-
-
-def write(directory: Path, made: Mapping[str, Any], result: Result) -> None:
-    """Write summary.json and timeline.csv."""
+def write(
+    directory: Path,
+    made: Mapping[str, Any],
+    scenario: Scenario,
+    result: Result,
+    records: Records,
+) -> None:
+    """Write summary.json, timeline.csv and report.html."""
     text = json.dumps(made, indent=2, allow_nan=False)
     (directory / "summary.json").write_text(text + "\n", encoding="utf-8")
     timeline = result.timeline
     with (directory / "timeline.csv").open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow((*COLUMNS, "decided_by"))
-        for numbers, stage in zip(
-            timeline.numbers.tolist(), timeline.decided_by.tolist(), strict=True
-        ):
-            rows.writerow((*map(_cell, numbers), stage))
+        rows.writerow((*COLUMNS, "decided_by", "faults"))
+        words = zip(timeline.decided_by.tolist(), timeline.faults.tolist(), strict=True)
+        for numbers, said in zip(timeline.numbers.tolist(), words, strict=True):
+            rows.writerow((*map(_cell, numbers), *said))
+    page = render_simulation(made, scenario, result, records)
+    (directory / "report.html").write_text(page, encoding="utf-8")
 
 
 def _cell(value: float) -> str:
@@ -133,6 +119,7 @@ def headline(made: Mapping[str, Any], directory: Path) -> str:
         f"TTFT p95 {p95}, p99 {p99}; {made['gpu_hours']:,.1f} GPU-hours"
         f" ({made['pending_gpu_hours']:,.1f} more pending)"
     )
+    lines.append(_against_oracle(made))
     lines.append(
         f"replicas {replicas['min']} to {replicas['max']}, mean {replicas['mean']:.2f};"
         f" {made['replica_changes']} changes, {made['reversals']} reversals"
@@ -142,6 +129,18 @@ def headline(made: Mapping[str, Any], directory: Path) -> str:
         f" written to {directory}"
     )
     return "\n".join(lines)
+
+
+def _against_oracle(made: Mapping[str, Any]) -> str:
+    attainable, hours = made["slo_attainable_ratio"], made["oracle_gpu_hours"]
+    line = f"{attainable:.2%} attainable; oracle "
+    if hours is None:
+        return f"{line}{made['oracle_note']}"
+    note = f" ({made['oracle_note']})" if made["oracle_note"] else ""
+    return (
+        f"{line}{hours:,.1f} GPU-hours, no schedule below {made['oracle_bound_gpu_hours']:,.1f}:"
+        f" {made['gpu_hours_over_oracle']:.2f} times the oracle's{note}"
+    )
 
 
 def _seconds(value: float | None) -> str:

@@ -19,8 +19,12 @@ from scaler.trigger import metadata_settings, operators_settings, parse
 
 if TYPE_CHECKING:
     from simulations import Scenario
-    from simulations.replica import ReplicaModel, StartUp
+    from simulations.lifecycle import GpuPool, VictimOrder
+    from simulations.replica import Distribution, ReplicaModel
+    from simulations.scenario import Policy
     from simulations.trace_chunks import Requests
+
+    PolicyOf = Callable[[PolicyConfig], Policy]
 
 PRESET = "llama-3.1-70b-h100-tp4"
 KUBERNETES = "1.36"
@@ -30,6 +34,9 @@ SLO_KEYS = {
     "attainment": "sloAttainmentTarget",
 }
 """Options that are settings of the trigger, and their keys there."""
+
+ROUTINGS = ("least-requests", "random", "round-robin", "kv-aware", "session")
+WORKLOADS = ("deployment", "statefulset", "leaderworkerset")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,10 +63,42 @@ _OPTIONS = (
         metavar="S|MEDIAN,P95",
         help="From scheduled to ready: always S, or lognormal; the model's own unless given.",
     ),
-    click.option("--min-replicas", type=int, default=1, show_default=True),
+    click.option(
+        "--min-replicas",
+        type=int,
+        default=1,
+        show_default=True,
+        help="0: to zero once idle, and back by a gateway's counter.",
+    ),
     click.option("--max-replicas", type=int, default=32, show_default=True),
     click.option("--initial-replicas", type=int, help="Ready at 0 s; --min-replicas unless given."),
     click.option("--gpus-total", type=click.IntRange(min=1), help="No limit unless given."),
+    click.option(
+        "--gpus-max",
+        type=click.IntRange(min=1),
+        help="Nodes come for pending replicas, up to as many GPUs; needs --gpus-total.",
+    ),
+    click.option("--gpus-per-node", type=click.IntRange(min=1), default=8, show_default=True),
+    click.option(
+        "--node-provisioning-s",
+        default="240,600",
+        show_default=True,
+        metavar="S|MEDIAN,P95",
+        help="How long a node of --gpus-max takes.",
+    ),
+    click.option(
+        "--workload",
+        type=click.Choice(WORKLOADS),
+        default=WORKLOADS[0],
+        show_default=True,
+        help="Whose order of victims a scale-down follows.",
+    ),
+    click.option("--routing", type=click.Choice(ROUTINGS), default=ROUTINGS[0], show_default=True),
+    click.option(
+        "--prefix-cache-ratio",
+        type=click.FloatRange(0.0, 1.0),
+        help="Share of each prompt in the prefix cache; the model's own unless given.",
+    ),
     click.option("--load-factor", type=float, default=1.0, show_default=True),
     click.option("--kubernetes-version", default=KUBERNETES, show_default=True),
     click.option("--seed", type=int, default=0, show_default=True),
@@ -86,16 +125,18 @@ def simulator_needed(command: str) -> Iterator[None]:
         ) from missing
 
 
-def scenario(requests: "Iterable[Requests]", *, policy: str, **options: Any) -> "Scenario":
-    """The scenario that the options describe, under the policy of that name.
+def scenario(
+    requests: "Iterable[Requests]", *, policy: "str | PolicyOf", **options: Any
+) -> "Scenario":
+    """The scenario that the options describe, under a policy by its name or made of the settings.
 
     Raises:
         ConfigError: a setting is wrong.
         ScenarioError: the rest of it is.
     """
     from simulations import Scenario  # noqa: PLC0415
-    from simulations.lifecycle import GpuPool  # noqa: PLC0415
     from simulations.peers import peer_policy  # noqa: PLC0415
+    from simulations.replica import Routing  # noqa: PLC0415
     from simulations.replica_files import load_replica_model  # noqa: PLC0415
     from simulations.scaled_object import ClusterSpec, parse_scaled_object  # noqa: PLC0415
     from simulations.scenario import drawn_timing  # noqa: PLC0415
@@ -103,8 +144,8 @@ def scenario(requests: "Iterable[Requests]", *, policy: str, **options: Any) -> 
     kubernetes = parse_version(options["kubernetes_version"])
     config = _policy_config(options)
     low, high = options["min_replicas"], options["max_replicas"]
-    if low < 1 or high < low:  # said in the words of the options
-        raise ScenarioError(f"--min-replicas = {low}, must be in [1, {high}], --max-replicas")
+    if low < 0 or high < max(low, 1):  # said in the words of the options
+        raise ScenarioError(f"--min-replicas = {low}, must be in [0, {high}], --max-replicas")
     if options["seed"] < 0:
         raise ScenarioError(f"--seed = {options['seed']}, must be at least 0")
     shipped = scaled_object(
@@ -114,6 +155,7 @@ def scenario(requests: "Iterable[Requests]", *, policy: str, **options: Any) -> 
             replicas_min=low,
             replicas_max=high,
             kubernetes=kubernetes,
+            scale_to_zero=low == 0,
         )
     )
     spec = parse_scaled_object(shipped)
@@ -121,10 +163,10 @@ def scenario(requests: "Iterable[Requests]", *, policy: str, **options: Any) -> 
     first = options["initial_replicas"]
     return Scenario(
         requests=requests,
-        model=_model(load_replica_model(options["replica_model"]), options["start_up_s"]),
+        model=_model(load_replica_model(options["replica_model"]), options),
         scaled_object=spec,
         cluster=cluster,
-        policy=peer_policy(policy, config),
+        policy=peer_policy(policy, config) if isinstance(policy, str) else policy(config),
         replicas_first=low if first is None else first,
         timing=drawn_timing(
             options["seed"],
@@ -132,7 +174,9 @@ def scenario(requests: "Iterable[Requests]", *, policy: str, **options: Any) -> 
             poll_s=spec.polling_interval_s,
             sync_s=cluster.hpa_sync_s,
         ),
-        gpus=GpuPool(total=options["gpus_total"]),
+        gpus=_gpus(options),
+        routing=Routing[options["routing"].replace("-", "_").upper()],
+        victims=_victims(options["workload"]),
         seed=options["seed"],
         load_factor=options["load_factor"],
         until_s=options["until_s"],
@@ -166,24 +210,56 @@ def _metadata_key(key: str) -> str:
     return found if known else key
 
 
-def _model(model: "ReplicaModel", start_up_s: str | None) -> "ReplicaModel":
-    """``model`` with the start-up asked for."""
-    if start_up_s is None:
-        return model
-    return dataclasses.replace(model, start_up=_start_up(start_up_s, model.start_up.crash_ratio))
+def _model(model: "ReplicaModel", options: dict[str, Any]) -> "ReplicaModel":
+    """``model`` with the start-up and the prefix cache asked for."""
+    from simulations.replica import StartUp, constant  # noqa: PLC0415
+
+    if (text := options["start_up_s"]) is not None:
+        none = constant(0.0)
+        start_up = StartUp(
+            scheduling=none,
+            image=none,
+            weights=none,
+            compile=_drawn("--start-up-s", text),
+            crash_ratio=model.start_up.crash_ratio,
+        )
+        model = dataclasses.replace(model, start_up=start_up)
+    if (ratio := options["prefix_cache_ratio"]) is not None:
+        cache = dataclasses.replace(model.prefix_cache, hit_ratio=ratio)
+        model = dataclasses.replace(model, prefix_cache=cache)
+    return model
 
 
-def _start_up(text: str, crash_ratio: float) -> "StartUp":
-    from simulations.replica import StartUp, constant, lognormal  # noqa: PLC0415
+def _gpus(options: dict[str, Any]) -> "GpuPool":
+    from simulations.lifecycle import GpuPool  # noqa: PLC0415
+
+    total, most = options["gpus_total"], options["gpus_max"]
+    if most is None:
+        return GpuPool(total=total)
+    if total is None or most < total:
+        raise ScenarioError(f"--gpus-max = {most}, must be at least --gpus-total, {total}")
+    return GpuPool(
+        total=total,
+        provisioned_max=most,
+        gpus_per_node=options["gpus_per_node"],
+        node_provisioning=_drawn("--node-provisioning-s", options["node_provisioning_s"]),
+    )
+
+
+def _victims(workload: str) -> "VictimOrder":
+    from simulations.lifecycle import VictimOrder  # noqa: PLC0415
+
+    return VictimOrder.REPLICASET if workload == "deployment" else VictimOrder.ORDINAL
+
+
+def _drawn(option: str, text: str) -> "Distribution":
+    """A duration that is constant, or lognormal by median and 95th percentile."""
+    from simulations.replica import constant, lognormal  # noqa: PLC0415
 
     try:
         values = [float(part) for part in text.split(",")]
-        drawn = constant(values[0]) if len(values) == 1 else lognormal(*values)
+        return constant(values[0]) if len(values) == 1 else lognormal(*values)
     except (ValueError, TypeError) as error:
-        raise ScenarioError(f"--start-up-s = {text!r}, must be S or MEDIAN,P95") from error
+        raise ScenarioError(f"{option} = {text!r}, must be S or MEDIAN,P95") from error
     except ScenarioError as error:
-        raise ScenarioError(f"--start-up-s = {text!r}: {error}") from error
-    none = constant(0.0)
-    return StartUp(
-        scheduling=none, image=none, weights=none, compile=drawn, crash_ratio=crash_ratio
-    )
+        raise ScenarioError(f"{option} = {text!r}: {error}") from error

@@ -18,12 +18,21 @@ from simulations.traces import write_trace
 
 PROGRAM = "from scaler import cli; cli.main()"
 MACHINE = ("wall_s", "decide_wall_s", "simulated_requests_per_s")  # not of the scenario
+FILES = ("timeline.csv", "decisions.jsonl")
+SUMMARY = {
+    "trace", "policy", "seed", "config_hash", "requests", "completed", "rejected",
+    "cut_by_scale_down", "slo_attainment_ratio", "slo_attainable_ratio", "gpu_hours",
+    "pending_gpu_hours", "replica_hours", "oracle_gpu_hours", "oracle_bound_gpu_hours",
+    "gpu_hours_over_oracle", "ttft_s", "tpot_s", "queue_s", "replicas", "replica_changes",
+    "reversals", *MACHINE,
+}  # fmt: skip
 
 
 @pytest.fixture(name="run")
 def _run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]  # a function of the test
     def run(*arguments: str) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr("sys.argv", ["scaler", "simulate", *arguments])
+        searched = () if "--oracle" in arguments else ("--no-oracle",)
+        monkeypatch.setattr("sys.argv", ["scaler", "simulate", *arguments, *searched])
         with pytest.raises(SystemExit) as ended:
             cli.main()
         printed = capsys.readouterr()
@@ -62,10 +71,12 @@ def test_it_writes_what_can_be_read_back(run, trace: str, tmp_path: Path) -> Non
     assert 0.5 < summary["slo_attainment_ratio"] <= 1.0
     assert summary["gpu_hours"] == pytest.approx(4.0 * summary["replica_hours"])
     assert set(summary["ttft_s"]) == {"p50", "p90", "p95", "p99", "max"}
-    assert "oracle_gpu_hours" not in summary, "what is not computed is not claimed"
+    assert set(summary) >= SUMMARY
+    assert summary["slo_attainment_ratio"] <= summary["slo_attainable_ratio"] <= 1.0
+    assert summary["oracle_gpu_hours"] is None, "what is not computed is not claimed"
     with (out / "timeline.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == (*COLUMNS, "decided_by")
+    assert tuple(rows[0]) == (*COLUMNS, "decided_by", "faults")
     assert len(rows) >= 60  # 900 s of 15 s ticks
     ready = [int(row["replicas_ready"]) for row in rows]
     assert max(ready) > ready[0] == 1
@@ -85,14 +96,17 @@ def test_its_log_is_replayed_by_the_daemons_replay(run, trace: str, tmp_path: Pa
 def test_two_processes_write_the_same_bytes(trace: str, tmp_path: Path) -> None:
     """Invariant 5, with different hash seeds so that no order of a set is in the result."""
     for name, hash_seed in (("one", "1"), ("other", "2")):
-        arguments = (trace, "--out", str(tmp_path / name), "--load-factor", "1.5", "--seed", "7")
+        arguments = (
+            trace, "--out", str(tmp_path / name), "--load-factor", "1.5", "--seed", "7",
+            "--no-oracle", "--sessions", "40,5", "--fault", "scrape-gap:300:400:0.5",
+        )  # fmt: skip
         subprocess.run(
             [sys.executable, "-c", PROGRAM, "simulate", *arguments],
             check=True,
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             capture_output=True,
         )
-    for file in ("timeline.csv", "decisions.jsonl"):
+    for file in FILES:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
     one, other = _summary(tmp_path / "one"), _summary(tmp_path / "other")
     for key in MACHINE:
@@ -138,6 +152,97 @@ def test_a_fixed_count_and_a_limit_of_gpus(run, trace: str, tmp_path: Path) -> N
     assert _summary(few)["pending_gpu_hours"] > 0.0
 
 
+def test_a_peer_with_its_knob_and_the_hpa_of_ours(run, trace: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    entries = {}
+    for name, options in (
+        ("shipped", ()),
+        ("eager", ("--knob", "2")),
+        ("ours", ("--behaviour", "ours")),
+    ):
+        out = tmp_path / name
+        arguments = (trace, "--out", str(out), "--policy", "keda-queue", "--start-up-s", "40")
+        assert run(*arguments, *options)[0] == 0
+        entries[name] = _summary(out)
+        assert (out / "decisions.jsonl").read_bytes() == b"", "its decisions are not ours"
+    assert entries["eager"]["knob_value"] == 2.0
+    assert entries["eager"]["gpu_hours"] != entries["shipped"]["gpu_hours"]
+    assert entries["ours"]["gpu_hours"] != entries["shipped"]["gpu_hours"]
+
+
+def test_the_oracle_bounds_a_run_and_is_a_policy_itself(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    spec = TraceSpec(shape=Shape.STEP, duration_s=900.0, rate_per_s=0.5, peak_per_s=4.0, at_s=300.0)
+    trace = tmp_path / "small.csv"
+    write_trace(trace, generate(spec, seed=5))
+    assert run(str(trace), "--out", str(tmp_path / "ours"), "--oracle")[0] == 0
+    ours = _summary(tmp_path / "ours")
+    assert 0.0 < ours["oracle_bound_gpu_hours"] <= ours["oracle_gpu_hours"]
+    assert ours["gpu_hours_over_oracle"] == pytest.approx(
+        ours["gpu_hours"] / ours["oracle_gpu_hours"]
+    )
+    arguments = ("--policy", "oracle", "--attainment", "0.9")
+    status, printed, _ = run(str(trace), "--out", str(tmp_path / "best"), *arguments)
+    assert status == 0
+    best = _summary(tmp_path / "best")
+    assert best["policy"] == "oracle"
+    assert best["slo_attainment_ratio"] >= 0.9 * best["slo_attainable_ratio"] - 1e-9
+    assert "oracle on small.csv" in printed
+
+
+def test_what_is_chosen_reaches_the_fleet(run, trace: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Each option by what it does to the numbers of a run."""
+
+    def made(name: str, *options: str) -> dict[str, object]:
+        out = tmp_path / name
+        arguments = (trace, "--out", str(out), "--policy", "fixed:3")
+        assert run(*arguments, *options)[0] == 0
+        return _summary(out)
+
+    plain = made("plain")
+    assert plain["routing"] == "least-requests"
+    assert made("random", "--routing", "random")["ttft_s"]["p95"] > plain["ttft_s"]["p95"]
+    cached = made("cached", "--prefix-cache-ratio", "0.9")
+    assert cached["ttft_s"]["p50"] < 0.7 * plain["ttft_s"]["p50"]
+    kept = ("--prefix-cache-ratio", "0.9", "--sessions", "200,10", "--routing")
+    sticky, spread = made("sticky", *kept, "session"), made("spread", *kept, "round-robin")
+    assert sticky["ttft_s"]["p50"] < spread["ttft_s"]["p50"]
+    sick = made("sick", "--fault", "sick-replica:300:600:10")
+    assert sick["faults"] == ["sick-replica:300:600:10"]
+    assert sick["slo_attainment_ratio"] < plain["slo_attainment_ratio"]
+    with (tmp_path / "sick" / "timeline.csv").open(newline="") as file:
+        marked = [float(row["at_s"]) for row in csv.DictReader(file) if row["faults"]]
+    assert min(marked) >= 300.0
+    assert max(marked) < 600.0
+
+
+def test_nodes_come_for_pending_replicas(run, trace: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    pending, most = {}, {}
+    for name, options in (("none", ()), ("some", ("--gpus-max", "64"))):
+        out = tmp_path / name
+        arguments = (trace, "--out", str(out), "--gpus-total", "4", "--start-up-s", "30",
+                     "--node-provisioning-s", "60")  # fmt: skip
+        assert run(*arguments, *options)[0] == 0
+        summary = _summary(out)
+        pending[name] = summary["pending_gpu_hours"]
+        with (out / "timeline.csv").open(newline="") as file:
+            most[name] = max(int(row["replicas_ready"]) for row in csv.DictReader(file))
+    assert most["none"] == 1 < most["some"]
+    assert pending["some"] > 0.0
+
+
+def test_from_zero_and_back(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    trace = tmp_path / "sparse.csv"
+    rows = [f"{at},100,20" for at in (30, 31, 32, 3000, 3001)]
+    trace.write_text("\n".join(["arrival_s,prompt_tokens,output_tokens", *rows, ""]))
+    status, _, errors = run(
+        str(trace), "--out", str(tmp_path), "--min-replicas", "0", "--start-up-s", "40"
+    )
+    assert (status, errors) == (0, [])
+    summary = _summary(tmp_path)
+    assert summary["completed"] == 5
+    assert summary["replicas"]["min"] == 0
+    assert 40.0 < summary["ttft_s"]["max"] < 120.0
+
+
 def test_bad_rows_are_named_or_counted(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     trace = tmp_path / "bad.csv"
     rows = [f"{at}.5,100,20" for at in range(30)]
@@ -161,12 +266,23 @@ def test_bad_rows_are_named_or_counted(run, tmp_path: Path) -> None:  # type: ig
         (("--set", "bounds.replicas_max=4"), ("operator",)),
         (("--slo-ttft-s", "x"), ("ttftSloSeconds", "'x'", "number")),
         (("--attainment", "2"), ("sloAttainmentTarget", "'2'", "[0.5, 0.9999]")),
-        (("--policy", "keda-queue"), ("policy = keda-queue", "predictive, reactive or fixed:N")),
+        (("--policy", "nobody"), ("--policy = nobody", "predictive", "keda-queue", "fixed:N")),
+        (("--policy", "fixed:0"), ("policy = fixed:0", "[1, 10000]")),
+        (("--knob", "3"), ("--knob is for a peer", "predictive")),
+        (("--policy", "keda-queue", "--variant", "odd"), ("variant = odd", "shipped")),
+        (("--fault", "flood:0:1"), ("fault = 'flood:0:1'", "gpu-limit")),
+        (("--sessions", "4"), ("--sessions = '4'", "OPEN,TURNS")),
+        (("--sessions", "0,4"), ("--sessions = '0,4'", "open = 0")),
+        (("--routing", "best"), ("'best'", "kv-aware")),
+        (("--gpus-total", "8", "--gpus-max", "4"), ("--gpus-max = 4", "at least", "8")),
+        (("--gpus-max", "4"), ("--gpus-max = 4", "--gpus-total")),
+        (("--prefix-cache-ratio", "2"), ("--prefix-cache-ratio", "0.0<=x<=1.0")),
+        (("--policy", "oracle", "--sessions", "4,4"), ("policy = oracle", "conversations")),
         (("--replica-model", "gpt-9"), ("replica_model = gpt-9", "llama-3.1-70b-h100-tp4")),
         (("--start-up-s", "soon"), ("--start-up-s = 'soon'", "MEDIAN,P95")),
         (("--start-up-s", "50,20"), ("--start-up-s = '50,20'", "0 < median < p95")),
         (("--min-replicas", "-1"), ("--min-replicas = -1", "[0, 32]")),
-        (("--min-replicas", "9", "--max-replicas", "8"), ("--min-replicas = 9", "[1, 8]")),
+        (("--min-replicas", "9", "--max-replicas", "8"), ("--min-replicas = 9", "[0, 8]")),
         (("--initial-replicas", "40"), ("initial_replicas = 40", "[1, 32]")),
         (("--gpus-total", "3"), ("gpus_total = 3", "at least 4")),
         (("--load-factor", "0"), ("load_factor = 0.0", "(0, 1000]")),
