@@ -125,8 +125,7 @@ export class Lane {
       if ((event.until_s ?? event.at_s) < scale.low || event.at_s > scale.high) continue;
       if (event.until_s === undefined) {
         const up = event.kind === "up";
-        const colour = { up: "--up", down: "--down" }[event.kind] ?? "--fault";
-        arrow(context, { x: scale(event.at_s), y: up ? 7 : 17, up, colour });
+        arrow(context, { x: scale(event.at_s), y: up ? 7 : 17, up, colour: eventTone(event) });
       } else this.block(context, event, scale);
     }
     context.restore();
@@ -135,7 +134,7 @@ export class Lane {
   block(context, event, scale) {
     const x = Math.max(scale(event.at_s), scale.from);
     const width = Math.max(Math.min(scale(event.until_s), scale.to) - x, 2);
-    context.fillStyle = tone("--fault");
+    context.fillStyle = tone(eventTone(event));
     context.globalAlpha = 0.3;
     context.fillRect(x, 2, width, this.layers.height - 4);
     context.globalAlpha = 1;
@@ -234,12 +233,18 @@ const STAGES = new Set([
   "no_api", "blind", "floor", "bounds", "unreachable_step", "frozen",
 ]);
 
-/** Spans of time in which something was wrong, behind the lines. */
+const EVENTS = { up: "--up", down: "--down", more: "--up", fewer: "--down" };
+
+function eventTone({ kind }) {
+  return EVENTS[kind] ?? "--fault";
+}
+
+/** Spans of time in which something was wrong or otherwise, behind the lines. */
 function shades(context, { events, scale }, height) {
   for (const event of events) {
     if (event.until_s === undefined || event.until_s < scale.low || event.at_s > scale.high) continue;
     context.globalAlpha = 0.09;
-    context.fillStyle = tone("--fault");
+    context.fillStyle = tone(eventTone(event));
     const x = scale(event.at_s);
     context.fillRect(x, 0, Math.max(scale(event.until_s) - x, 1), height);
     context.globalAlpha = 1;

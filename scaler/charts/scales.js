@@ -32,6 +32,18 @@ export const WALL = {
   full: (at_s) => clock(at_s),
 };
 
+const DAY = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric", month: "short" });
+
+/** Days and times of day where the reader is. */
+export const DAYS = {
+  ...WALL,
+  tick: (at_s, step_s) => {
+    const time = clock(at_s, { short: step_s >= 60 });
+    return step_s >= 86400 || time === "00:00" ? DAY.format(new Date(at_s * 1000)) : time;
+  },
+  full: (at_s) => `${DAY.format(new Date(at_s * 1000))}, ${clock(at_s)}`,
+};
+
 /** Times since the beginning of a trace: `day 2, 03:12:15`. */
 export const ELAPSED = {
   zero: () => 0,

@@ -7,19 +7,17 @@ const ROWS_FIRST = 200; // more than that are shown on request: a table of thous
 
 /**
  * `columns`: `name`, `label`, `hint`, `num`, `format` (value, row) -> text or element.  `rows` are
- * objects.  `chosen` is called with a row that is clicked.
+ * objects; `cls` and `data` of a row become its class and data attributes.  `chosen` is called with
+ * a row that is clicked; `limit` rows are shown at first.
  */
 export class Table {
-  constructor({ columns, rows, sort = null, chosen = null, label }) {
-    Object.assign(this, { columns, rows, chosen, limit: ROWS_FIRST });
+  constructor({ columns, rows, sort = null, chosen = null, label, limit = ROWS_FIRST }) {
+    Object.assign(this, { columns, rows, chosen, limit });
     [this.sort, this.sign] = sort ? [sort.replace("-", ""), sort.startsWith("-") ? -1 : 1] : [null, 1];
     this.heads = columns.map((column) => this.head(column));
     this.body = make("tbody");
     this.more = make("button", { cls: "tool more", attrs: { type: "button", hidden: "" } });
-    this.more.addEventListener("click", () => {
-      this.limit = Infinity;
-      this.render();
-    });
+    this.more.addEventListener("click", () => this.all());
     this.table = make("table", {
       cls: "data", attrs: { "aria-label": label },
       kids: [make("thead", { kids: [make("tr", { kids: this.heads })] }), this.body],
@@ -44,6 +42,12 @@ export class Table {
     this.render();
   }
 
+  /** Shows every row. */
+  all() {
+    this.limit = Infinity;
+    this.render();
+  }
+
   render() {
     const ordered = this.sort ? [...this.rows].sort((a, b) => compare(a[this.sort], b[this.sort], this.sign)) : this.rows;
     this.heads.forEach((head, place) => {
@@ -62,6 +66,7 @@ export class Table {
       return make("td", { cls: num ? "num" : "", kids: [shown] });
     });
     const line = make("tr", { cls: row.cls ?? "", kids: cells });
+    Object.assign(line.dataset, row.data);
     if (!this.chosen) return line;
     line.tabIndex = 0;
     line.classList.add("link");
