@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaler.core.config import ForecastConfig
-from scaler.core.forecast_levels import Forecaster
+from scaler.core.forecast_levels import Forecaster, brief
 
 MINUTE_S = 60.0
 MINUTES = 360  # six hours: a period of up to three
@@ -42,7 +42,7 @@ def _update(state: Cycle, value: float, at_s: float, _config: ForecastConfig) ->
     """``value`` is the mean of the minute that ended at ``at_s``."""
     if at_s <= state.at_s:
         return state
-    minutes = (*state.minutes, value)[-MINUTES:]
+    minutes = (*state.minutes, brief(value))[-MINUTES:]
     period_s, searched_at_s = state.period_s, state.searched_at_s
     if at_s - searched_at_s >= SEARCH_S:
         period_s, searched_at_s = find_period_s(minutes), at_s
@@ -95,10 +95,7 @@ def find_period_s(minutes: tuple[float, ...]) -> float:
     if products[0] <= 1e-9 * max(np.square(minutes).mean(), 1e-12):
         return 0.0
     repeats = products / products[0]
-    crossings = np.flatnonzero(repeats < 0.0)
-    if crossings.size == 0:
-        return 0.0
-    inner = np.arange(max(int(crossings[0]), PERIOD_MIN), delays + 1)
+    inner = np.arange(max(int(np.argmax(repeats < 0.0)), PERIOD_MIN), delays + 1)
     peaks = inner[(repeats[inner] >= repeats[inner - 1]) & (repeats[inner] >= repeats[inner + 1])]
     if peaks.size == 0 or repeats[peaks].max() < STRENGTH_MIN:
         return 0.0

@@ -158,6 +158,11 @@ def restarted(state: Levels, level: float, *, rising: bool) -> Levels:
     )
 
 
+def brief(value: float) -> float:
+    """``value`` with four digits: what long memories keep, a third of the JSON of all digits."""
+    return float(f"{value:.4g}")
+
+
 def reach_s(lead_s: float, damping_s: float) -> float:
     """Seconds of undamped trend that a damped one covers: tau * (1 - exp(-lead / tau)).
 

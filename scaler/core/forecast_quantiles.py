@@ -15,22 +15,23 @@ from itertools import accumulate
 from math import asinh, exp, floor, log, sinh
 
 from scaler.core.config import ForecastConfig
+from scaler.core.forecast_levels import brief
 
 BINS = 48
-STEP = 0.25  # in asinh of the scaled error: 0.25 wide at zero, errors up to 200 spreads
+STEP = 0.3  # in asinh of the scaled error: 0.3 wide at zero, errors up to 670 spreads
 PRIOR_COUNTS = 8.0  # a standard normal error weighs as much as so many seen ones
 SHIFT_MAX = 3.0  # in log odds: 0.9 becomes at most 0.994, at least 0.31
 WEIGHT_MAX = 1e9
 MEMORIES_MAX = 20.0  # nothing is left of what is older than so many memories
-_NORMAL_SHARES = ((-5, 0.05), (-4, 0.09), (-3, 0.11), (-2, 0.12), (-1, 0.13),
-                  (0, 0.13), (1, 0.12), (2, 0.11), (3, 0.09), (4, 0.05))  # fmt: skip
+# Half of a standard normal distribution by bin: the steps of its function between sinh(STEP * k).
+_HALF_NORMAL = (0.1196, 0.1182, 0.1099, 0.0867, 0.049, 0.015, 0.0016)
 
 
 def _prior() -> tuple[float, ...]:
-    counts = [0.0] * BINS
-    for place, share in _NORMAL_SHARES:
-        counts[BINS // 2 + place] = PRIOR_COUNTS * share
-    return tuple(counts)
+    """A standard normal error, seen ``PRIOR_COUNTS`` times."""
+    empty = (0.0,) * (BINS // 2 - len(_HALF_NORMAL))
+    half = tuple(PRIOR_COUNTS * share for share in _HALF_NORMAL)
+    return (*empty, *reversed(half), *half, *empty)
 
 
 _PRIOR = _prior()
@@ -74,17 +75,16 @@ def learned(
     """
     place = min(max(floor(asinh(error) / STEP) + BINS // 2, 0), BINS - 1)
     weight = residuals.weight * exp(min(elapsed_s / config.error_time_constant_s, MEMORIES_MAX))
-    counts, total = residuals.counts, residuals.total
+    counts = residuals.counts
     if weight > WEIGHT_MAX:
-        counts = tuple(count / weight for count in counts)
-        total, weight = total / weight, 1.0
-    counts = (*counts[:place], counts[place] + weight, *counts[place + 1 :])
+        counts, weight = tuple(brief(count / weight) for count in counts), 1.0
+    counts = (*counts[:place], brief(counts[place] + weight), *counts[place + 1 :])
     ratio = config.quantile_ratio
     off = (1.0 if missed else 0.0) - (1.0 - ratio)
     shift = residuals.shift + config.coverage_step_ratio * off / (ratio * (1.0 - ratio))
     return Residuals(
         counts=counts,
         weight=weight,
-        total=total + weight,
+        total=sum(counts),
         shift=min(max(shift, -SHIFT_MAX), SHIFT_MAX),
     )

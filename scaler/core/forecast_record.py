@@ -18,11 +18,13 @@ from scaler.core.forecast_candidates import (
     predict,
     predict_each,
 )
+from scaler.core.forecast_levels import brief
 from scaler.core.forecast_quantiles import Residuals, learned
 from scaler.core.forecast_scores import Pending, Scores, scored
 
 ROW_S = 60.0  # forecasts are noted once a minute
 ROWS_MAX = 16  # and no more at a time: a longer lead notes them further apart
+PEAK_ROWS_MAX = 8
 GOLDEN = 0.6180339887498949  # fractions of its multiples fill the unit evenly (Weyl)
 PATH = (0.4, 0.7, 1.0)  # parts of the horizon at which the path is looked at
 
@@ -179,25 +181,25 @@ def noted(
     """``record`` with a forecast noted for its day of judgement, and the path looked at anew."""
     row = Pending(
         due_at_s=now_s + said.lead_s,
-        each=predict_each(known, said.lead_s, config),
-        blend=said.blend,
-        mean=said.mean,
-        margin=said.margin,
-        spread=said.spread,
+        each=tuple(map(brief, predict_each(known, said.lead_s, config))),
+        blend=brief(said.blend),
+        mean=brief(said.mean),
+        margin=brief(said.margin),
+        spread=brief(said.spread),
     )
     ahead = predict(known, said.weights, 0.5 * said.lead_s, config)
     within = max(predict(known, said.weights, part * said.horizon_s, config) for part in PATH)
     peaks = replace(record.peaks, ahead=ahead, within=within)
     last_s = peaks.pending[-1].noted_at_s if peaks.pending else -math.inf
-    if now_s - last_s >= said.horizon_s / ROWS_MAX:
+    if now_s - last_s >= said.horizon_s / PEAK_ROWS_MAX:
         waiting = PeakPending(
             noted_at_s=now_s,
             due_at_s=now_s + said.horizon_s,
-            mean=max(said.peak_mean, within),
-            margin=said.peak_margin,
-            spread=said.spread,
+            mean=brief(max(said.peak_mean, within)),
+            margin=brief(said.peak_margin),
+            spread=brief(said.spread),
         )
-        peaks = replace(peaks, pending=(*peaks.pending, waiting)[: 2 * ROWS_MAX])
+        peaks = replace(peaks, pending=(*peaks.pending, waiting)[: 2 * PEAK_ROWS_MAX])
     return replace(
         record, pending=(*record.pending, row)[: 2 * ROWS_MAX], noted_at_s=now_s, peaks=peaks
     )

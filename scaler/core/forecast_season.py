@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaler.core.config import ForecastConfig
-from scaler.core.forecast_levels import Forecaster
+from scaler.core.forecast_levels import Forecaster, brief
 
 DAY_S = 86400.0
 WEEK_S = 7.0 * DAY_S
@@ -102,7 +102,7 @@ def profile_of(
             slot = name % slots
             before = known[slot]
             known[slot] = mean if before < 0.0 else before + config.season_gain * (mean - before)
-    return tuple(known)
+    return tuple(map(brief, known))
 
 
 def knows(state: Profile) -> bool:
@@ -139,4 +139,4 @@ def _mixed(slots: tuple[float, ...], slot: int, mean: float, gain: float) -> tup
     """``slots`` with one more mean of one slot: the first is taken as it is."""
     before = slots[slot]
     after = mean if before < 0.0 else before + gain * (mean - before)
-    return (*slots[:slot], after, *slots[slot + 1 :])
+    return (*slots[:slot], brief(after), *slots[slot + 1 :])
