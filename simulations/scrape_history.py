@@ -129,6 +129,11 @@ class ScrapeHistory:
         while self._scrapes[0].at_s <= counters.at_s - self._keep_s:
             self._scrapes.popleft()
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was ever scraped."""
+        return not self._scrapes
+
     def now(self, series: Series, now_s: float) -> Vector:
         """The newest value of each replica of the last scrape."""
         last = self._newest(now_s)

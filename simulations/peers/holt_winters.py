@@ -1,9 +1,9 @@
 """Additive Holt-Winters with given smoothing, as statsmodels' ExponentialSmoothing computes it.
 
-The states of the beginning are its heuristic's (Hyndman et al. 2008, section 2.6): a centred moving
-average of the first cycles gives the seasonal effects, a line through its first ten values level
-and slope.  statsmodels then refines them by least squares; with the smoothing of 0.9 used here what
-remains of them after a season is below a millionth, and they are left as they are.
+The states of the beginning are those of its heuristic (Hyndman et al. 2008, section 2.6): a centred
+moving average of the first cycles gives the seasonal effects, a line through its first ten values
+level and slope, taken to the time before the first point.  statsmodels then refines them by least
+squares, which is left out: with a smoothing of 0.9 a tenth of them is left after a season.
 """
 
 from collections.abc import Sequence
@@ -91,5 +91,5 @@ def _initial(values: Floats, period: int) -> _States:
     apart = np.full(period * cycles, np.nan)
     apart[half : half + len(trend)] = used[half : half + len(trend)] - trend
     season = np.nanmean(apart.reshape(cycles, period), axis=0)
-    line = fit_line(range(1, LINE_POINTS + 1), trend[:LINE_POINTS].tolist())
-    return _States(level=line.level, slope=line.slope, season=season - season.mean())
+    line = fit_line(range(half, half + LINE_POINTS), trend[:LINE_POINTS].tolist())
+    return _States(level=line.at(-1.0), slope=line.slope, season=season - season.mean())

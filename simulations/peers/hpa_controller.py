@@ -15,12 +15,14 @@ from scaler.core.hpa import (
     HpaSpec,
     HpaState,
     Metric,
+    MetricFailed,
     TargetType,
     Tolerances,
     Version,
     sync,
 )
 from scaler.core.hpa_encoding import keda_milli
+from scaler.core.model import Cause
 from simulations.controller import NEVER_S, Context, Controller, View
 from simulations.fleet_counters import FleetCounters
 from simulations.peers.peer import Build, Setting
@@ -55,6 +57,15 @@ class Seen:
         """Ready pods."""
         return self.view.replicas.ready
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether queries fail: Prometheus is down, or has not scraped for the first time yet.
+
+        A query that is answered with nothing is another matter: KEDA takes that for 0.
+        """
+        failure = self.view.failure
+        return self.history.empty or (failure is not None and failure.cause is Cause.UNREACHABLE)
+
 
 BOTH = (Behaviour.OWN, Behaviour.OURS)
 """The behaviours of every peer whose count an HPA moves."""
@@ -71,7 +82,7 @@ class Loop(Protocol):
         """When ``run`` is due."""
 
     def run(self, seen: Seen) -> None:
-        """Do what is due, and move ``next_at_s`` on."""
+        """Do what is due, which is nothing while queries fail, and move ``next_at_s`` on."""
 
 
 def peer_hpa(own: Behavior | None, behaviour: Behaviour, context: Context) -> HpaSpec:
@@ -155,7 +166,7 @@ class HpaController:
             spec_replicas=seen.wanted,
             status_replicas=seen.current,
             ready_pods=seen.ready,
-            metrics=tuple(self._law(seen)),
+            metrics=(MetricFailed(),) if seen.unanswered else tuple(self._law(seen)),
         )
         result, self._state = sync(self._hpa, self._state, read, now_s=view.now_s)
         return result.replicas

@@ -51,6 +51,8 @@ class SaturationRule:
     def run(self, seen: Seen) -> None:
         """Record one sample."""
         self.next_at_s += RULES_EVERY_S
+        if seen.unanswered:
+            return
         raw = ttft_p90_s(seen) / self._ttft_slo_s
         if self._tpot_slo_s > 0.0:
             raw = max(raw, tpot_s(seen) / self._tpot_slo_s)

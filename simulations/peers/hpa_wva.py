@@ -87,7 +87,7 @@ class SaturationLoop:
     def run(self, seen: Seen) -> None:
         """Decide, unless something is in transition."""
         self.next_at_s += TICK_S
-        peaks = _peaks(seen)
+        peaks = [] if seen.unanswered else _peaks(seen)
         if not peaks:
             return
         if self.desired is None:
