@@ -259,7 +259,7 @@ class SignalConfig:
         why="misses at so many times the allowed share are no matter of margins any more",
     )
     latency_step_ratio: float = setting(
-        0.25,
+        0.1,
         low=0.05,
         high=1.0,
         tune=True,
@@ -288,18 +288,18 @@ class BudgetConfig:
     """The error budget: what misses may cost, from what was spent of it."""
 
     price_factor: float = setting(
-        4.0,
+        1.0,
         low=0.01,
         high=10000.0,
         tune=True,
-        why="replica time of four requests for a miss while the budget is spent as allowed",
+        why="a miss costs the replica time of one request while the budget is spent as allowed",
     )
     gain_factor: float = setting(
         4.0,
         low=0.0,
         high=20.0,
         tune=True,
-        why="half the budget spent makes a miss seven times cheaper, twice of it fifty times dearer",
+        why="half the budget spent makes a miss seven times cheaper, half too much as much dearer",
     )
     memory_s: float = setting(
         86400.0, low=600.0, high=1e7, tune=True, why="a day: every hour of it has its turn"
@@ -308,10 +308,10 @@ class BudgetConfig:
         7200.0, low=0.0, high=1e6, tune=True, why="a first bad minute must not set the price"
     )
     prior_spent_ratio: float = setting(
-        0.7, low=0.0, high=10.0, tune=True, why="begins a little thriftier than break-even"
+        0.5, low=0.0, high=10.0, tune=True, why="begins a little thriftier than break-even"
     )
     overspent_max_ratio: float = setting(
-        1.0, low=0.0, high=10.0, tune=True, why="misses that no count avoids must not cost a fleet"
+        0.7, low=0.0, high=10.0, tune=True, why="misses that no count avoids must not cost a fleet"
     )
 
 

@@ -272,12 +272,12 @@ def _settled(at: Situation, window_s: float) -> bool:
     """Whether what the window shows is the work of the replicas that are there now.
 
     The last step has had time to show; and a replica that has just become ready is flooded by a
-    router that looks for the fewest requests, so its first window says nothing.
+    router that looks for the fewest requests, so its first windows say nothing.
     """
     stepped_s, rose_s = at.latency_step_at_s, at.ready_rose_at_s
     if stepped_s is not None and at.now_s - stepped_s < at.forecast.lead_s + window_s:
         return False
-    return rose_s is None or at.now_s - rose_s >= window_s + at.config.tick_s
+    return rose_s is None or at.now_s - rose_s >= 2.0 * (window_s + at.config.tick_s)
 
 
 def relief(at: Situation) -> int:
