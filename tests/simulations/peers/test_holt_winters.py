@@ -13,7 +13,8 @@ def test_a_line_through_points_on_a_line() -> None:
     assert line.at(3.0) == 11.0
     # 0, 0, 3 at 0, 1, 2: mean 1 at 1, slope (-1 * -1 + 1 * 2) / 2 = 1.5
     line = fit_line([0.0, 1.0, 2.0], [0.0, 0.0, 3.0])
-    assert (line.level, line.slope) == (pytest.approx(-0.5), pytest.approx(1.5))
+    assert line.level == pytest.approx(-0.5)
+    assert line.slope == pytest.approx(1.5)
 
 
 def test_how_many_points_are_needed() -> None:
