@@ -6,8 +6,8 @@ fleet of a fixed size attains what is asked for, as a share of what unlimited re
 (``simulations.attainable``).  Every probe of a bisection draws the same numbers, so that more
 load is never luckier.
 
-    profile = profile_for(context)
-    profile.requests_per_s(4)          # what one of four replicas carries
+    profile = profile_for(context)     # for a peer
+    profile.replica_requests_per_s     # what one replica of a fleet of four carries
 """
 
 import dataclasses
@@ -27,7 +27,8 @@ from simulations.request_ring import RequestStatus
 from simulations.streams import generator
 from simulations.trace_chunks import Floats, Requests, join
 
-FLEETS = (1, 4, 16)  # sizes that are measured
+FLEETS = (1, 4, 16)  # sizes that are measured unless fewer are asked for
+REFERENCE_FLEET = 4  # the fleet whose share of one replica peers are handed
 SAMPLE = 10_000  # requests of the trace whose lengths make the mix
 PROBE_S = 1500.0  # of arrivals in one probe
 PROBE_REQUESTS = 100_000  # or as many of them, whichever is less
@@ -65,6 +66,16 @@ class Profile:
     velocity_tokens_per_s: float
     ttft_alone_s: float
 
+    @property
+    def reference(self) -> Capacity:
+        """That of ``REFERENCE_FLEET`` replicas.  Raises KeyError if it was not measured."""
+        return {capacity.replicas: capacity for capacity in self.capacities}[REFERENCE_FLEET]
+
+    @property
+    def replica_requests_per_s(self) -> float:
+        """What one replica carries, one of a few: neither alone nor in a crowd."""
+        return self.reference.requests_per_s / REFERENCE_FLEET
+
     def requests_per_s(self, replicas: int) -> float:
         """What each of ``replicas`` carries; between sizes that were measured, linear in log n."""
         sizes = [np.log(capacity.replicas) for capacity in self.capacities]
@@ -73,14 +84,21 @@ class Profile:
 
 
 def profile_for(context: Context) -> Profile:
-    """The profile of the run's replica model for the run's mix, objectives and routing.
+    """What a peer is handed: of the run's replica model, mix, objectives and routing.
+
+    Only ``REFERENCE_FLEET`` is measured of the fleets.
 
     Raises:
         ScenarioError: the run has no requests, or one replica carries none of them in time.
     """
     sample = _sampled(context.requests, until_s=context.until_s)
     return profile(
-        context.model, sample, slo=context.config.slo, routing=context.routing, seed=context.seed
+        context.model,
+        sample,
+        slo=context.config.slo,
+        routing=context.routing,
+        fleets=(REFERENCE_FLEET,),
+        seed=context.seed,
     )
 
 

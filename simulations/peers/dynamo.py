@@ -31,7 +31,6 @@ EASY_UP_RATIO = 1.0
 EASY_DOWN_RATIO = 0.6
 SENSITIVITY = 0.8  # of the SLO's budget that the replicas left may use after a step down
 EASY = "easy"
-ENGINES_AT_PROFILE = 4  # the fleet whose share of one engine is the rate R
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +147,7 @@ class Floor:
 
     def __init__(self, profile: Profile, *, predictor: str, load_ratio: float) -> None:
         self._profile = profile
-        self._rate_per_s = load_ratio * profile.requests_per_s(ENGINES_AT_PROFILE)
+        self._rate_per_s = load_ratio * profile.replica_requests_per_s
         self._requests = PREDICTORS[predictor]()
         self._prompt = PREDICTORS[predictor]()
         self._output = PREDICTORS[predictor]()
@@ -173,7 +172,10 @@ class Floor:
 
 
 class PlannerLaw:
-    """Both loops; nothing is decided while a change is under way, as long as ready != wanted."""
+    """Both loops; nothing is decided while a change is under way, as long as ready != wanted.
+
+    The first floor is what is ready: the planner is taken to have run before the run begins.
+    """
 
     def __init__(self, latency: LatencyModel, objective: Objective, *, floor: Floor | None) -> None:
         self._latency = latency
@@ -190,6 +192,7 @@ class PlannerLaw:
         total = self._meter.look(counters)
         if self._next_floor_s is None:
             self._next_floor_s = view.now_s + THROUGHPUT_EVERY_S
+            self._at_least = view.replicas.ready
         elif view.now_s >= self._next_floor_s and self._floor is not None:
             self._next_floor_s += THROUGHPUT_EVERY_S
             self._at_least = self._floor.after(since(self._window, total))

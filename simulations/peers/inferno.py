@@ -220,6 +220,8 @@ class InfernoLoop:
     def run(self, seen: Seen) -> None:
         """Take the rate, and the lengths of the requests that ended in the last minute; size."""
         self.next_at_s += TICK_S
+        if seen.unanswered:
+            return
         ended, arrived, prompt, output = (
             seen.history.rate(series, window_s=WINDOW_S, now_s=seen.now_s).total
             for series in (finished, self._requests, _PROMPT, _OUTPUT)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scaler.core.hpa import Behavior, Metric, Version, parse_behavior
+from scaler.core.hpa import Behavior, Metric, MetricFailed, Version, parse_behavior
 from simulations.controller import Context, Controller
 from simulations.engine_layout import Floats
 from simulations.fleet_counters import FleetCounters
@@ -34,7 +34,7 @@ from simulations.scrape_history import ScrapeHistory, kv_cache_usage, metric
 
 RATE_WINDOW_S = 60.0
 LENGTH_WINDOW_S = 300.0
-PROFILE_REPLICAS = 4
+SETTLED_RATIO = 0.7  # of the window; scrapes 15 s apart span 45 s of a minute
 QUEUE = "queue"
 WAITING_TARGET = 10.0  # requests a replica, of the second trigger
 PROPORTIONS = {"prompt-heavy": 1.5, "output-heavy": 1.0 / 1.5}
@@ -77,7 +77,7 @@ def rates_of(profile: Profile, *, prompt_weight: float = 1.0) -> Rates:
 
         P = P0 c / w,  G = G0 c,  c = w a + b    so that  r I / P + r O / G = 1
     """
-    carried_per_s = profile.requests_per_s(PROFILE_REPLICAS)
+    carried_per_s = profile.replica_requests_per_s
     prompt = carried_per_s * profile.prompt_tokens_mean / profile.prefill_tokens_per_s
     output = carried_per_s * profile.output_tokens_mean / profile.decode_tokens_per_s
     scale = prompt_weight * prompt + output
@@ -87,18 +87,37 @@ def rates_of(profile: Profile, *, prompt_weight: float = 1.0) -> Rates:
     )
 
 
+class _Settled:
+    """Whether a rate's window has been full of scrapes once.
+
+    A run begins where Prometheus has seen nothing, a fleet's day does not: until then its rates
+    would be those of no load, and the peer would begin with a step down.
+    """
+
+    def __init__(self) -> None:
+        self._once = False
+
+    def __call__(self, seen: Seen) -> bool:
+        if not self._once:
+            span_s = seen.history.span_s(window_s=RATE_WINDOW_S, now_s=seen.now_s)
+            self._once = span_s >= SETTLED_RATIO * RATE_WINDOW_S
+        return self._once
+
+
 def _token_rate(setting: Setting, context: Context) -> Controller:
     weight = PROPORTIONS.get(setting.variant, 1.0)
     rates = rates_of(profile_for(context), prompt_weight=weight)
     keda = context.cluster.keda
+    settled = _Settled()
 
     def law(seen: Seen) -> Sequence[Metric]:
-        work = rates.replicas(
-            prompt_per_s=seen.history.rate(_PROMPT, window_s=RATE_WINDOW_S, now_s=seen.now_s).total,
-            output_per_s=seen.history.rate(
-                _GENERATED, window_s=RATE_WINDOW_S, now_s=seen.now_s
-            ).total,
+        if not settled(seen):
+            return (MetricFailed(),)
+        prompt, output = (
+            seen.history.rate(series, window_s=RATE_WINDOW_S, now_s=seen.now_s).total
+            for series in (_PROMPT, _GENERATED)
         )
+        work = rates.replicas(prompt_per_s=prompt, output_per_s=output)
         metrics = (external(work, setting.knob, keda),)
         if setting.variant != QUEUE:
             return metrics
@@ -113,15 +132,14 @@ def _llmd_tokens(setting: Setting, context: Context) -> Controller:
     velocity = prefill_velocity(context.model)
     kv_target = 0.8 * setting.knob / 1.5
     keda = context.cluster.keda
+    settled = _Settled()
 
     def law(seen: Seen) -> Sequence[Metric]:
+        if not settled(seen):
+            return (MetricFailed(),)
+        history, now_s = seen.history, seen.now_s
         return token_aware(
-            seen.history,
-            seen.now_s,
-            velocity=velocity,
-            seconds=setting.knob,
-            kv=kv_target,
-            keda=keda,
+            history, now_s, velocity=velocity, seconds=setting.knob, kv=kv_target, keda=keda
         )
 
     return _with_hpa(law, TOKEN_AWARE, setting, context)

@@ -35,7 +35,6 @@ LENGTH_WINDOW_S = 300.0
 HISTORY = 10  # observations of the compute bound that are averaged
 OUTPUT_BUCKETS = (100.0, 500.0)  # tokens: short, medium, long
 PROFILED = "profiled"
-PROFILE_REPLICAS = 4
 
 _WAITING = metric("requests_waiting")
 _PROMPT = metric("finished_prompt_tokens")
@@ -165,6 +164,8 @@ class TokenLoop:
     def run(self, seen: Seen) -> None:
         """Analyse the replicas that report, and publish."""
         self.next_at_s += TICK_S
+        if seen.unanswered:
+            return
         loads = _loads(seen.history, frozenset(seen.view.ready), seen.now_s)
         if loads:
             supply = self._analyser.supply(loads)
@@ -212,8 +213,7 @@ def _build(setting: Setting, context: Context) -> Controller:
     limits = limits_at(setting.knob)
     bound = None
     if setting.variant == PROFILED:
-        capacities = {c.replicas: c.kv_tokens_mean for c in profile_for(context).capacities}
-        bound = capacities[PROFILE_REPLICAS]
+        bound = profile_for(context).reference.kv_tokens_mean
     analyser = TokenAnalyser(context.model, limits, bound_tokens=bound)
     loop = TokenLoop(analyser, limits, context)
 
