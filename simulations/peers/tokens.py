@@ -87,7 +87,7 @@ def rates_of(profile: Profile, *, prompt_weight: float = 1.0) -> Rates:
     )
 
 
-class _Settled:
+class Settled:
     """Whether a rate's window has been full of scrapes once.
 
     A run begins where Prometheus has seen nothing, a fleet's day does not: until then its rates
@@ -97,9 +97,10 @@ class _Settled:
     def __init__(self) -> None:
         self._once = False
 
-    def __call__(self, seen: Seen) -> bool:
+    def __call__(self, history: ScrapeHistory, now_s: float) -> bool:
+        """Whether it is or has been by now."""
         if not self._once:
-            span_s = seen.history.span_s(window_s=RATE_WINDOW_S, now_s=seen.now_s)
+            span_s = history.span_s(window_s=RATE_WINDOW_S, now_s=now_s)
             self._once = span_s >= SETTLED_RATIO * RATE_WINDOW_S
         return self._once
 
@@ -108,10 +109,10 @@ def _token_rate(setting: Setting, context: Context) -> Controller:
     weight = PROPORTIONS.get(setting.variant, 1.0)
     rates = rates_of(profile_for(context), prompt_weight=weight)
     keda = context.cluster.keda
-    settled = _Settled()
+    settled = Settled()
 
     def law(seen: Seen) -> Sequence[Metric]:
-        if not settled(seen):
+        if not settled(seen.history, seen.now_s):
             return (MetricFailed(),)
         prompt, output = (
             seen.history.rate(series, window_s=RATE_WINDOW_S, now_s=seen.now_s).total
@@ -132,10 +133,10 @@ def _llmd_tokens(setting: Setting, context: Context) -> Controller:
     velocity = prefill_velocity(context.model)
     kv_target = 0.8 * setting.knob / 1.5
     keda = context.cluster.keda
-    settled = _Settled()
+    settled = Settled()
 
     def law(seen: Seen) -> Sequence[Metric]:
-        if not settled(seen):
+        if not settled(seen.history, seen.now_s):
             return (MetricFailed(),)
         history, now_s = seen.history, seen.now_s
         return token_aware(

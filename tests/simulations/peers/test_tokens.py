@@ -6,7 +6,7 @@ import pytest
 from scaler.core.hpa import ExternalMetric, Version
 from simulations.engine_layout import COUNTERS, TTFT_BOUNDS_S
 from simulations.fleet_counters import FleetCounters
-from simulations.peers.tokens import not_prefilled, rates_of, token_aware
+from simulations.peers.tokens import Settled, not_prefilled, rates_of, token_aware
 from simulations.profile_capacity import Capacity, Profile
 from simulations.scrape_history import ScrapeHistory
 
@@ -88,3 +88,14 @@ def test_prompts_still_to_be_computed_are_seconds_of_backlog() -> None:
     assert isinstance(cache, ExternalMetric)
     assert (backlog.values_milli, backlog.target_milli) == ((2000,), 1500)
     assert (cache.values_milli, cache.target_milli) == ((600,), 800)
+
+
+def test_a_rate_is_asked_for_once_its_window_is_full_and_from_then_on() -> None:
+    settled = Settled()
+    history = ScrapeHistory()
+    found = []
+    for index in range(5):
+        history.add(_counters(15.0 * index, begun=10, waiting=0, blocks=0))
+        found.append(settled(history, 15.0 * index + 1.0))
+    assert found == [False, False, False, True, True]  # 45 s of 60 from the fourth scrape on
+    assert settled(ScrapeHistory(), 500.0), "a gap later on is the rule's own trouble"
