@@ -32,8 +32,8 @@ D that cover all arrivals, n_w the mean of r over window w, and r_w = r(T_w).
 
 Any multipliers give a bound.  For windows of a few lengths, the best on a grid is found by dynamic
 programming over the windows and a search over m; u = q = 0 is on the grid and is the plain work of
-the cheapest requests.  A fleet never has fewer ready replicas than the minimum (victims that are
-not ready go first), which is a second bound.
+the cheapest requests.  Where a ReplicaSet chooses the victims, those that are not ready go first,
+so that a fleet never has fewer ready replicas than its minimum: a second bound.
 """
 
 import itertools
@@ -43,6 +43,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulations.attainable import attainable_flags
+from simulations.lifecycle import replicaset_choice
 from simulations.oracle_replay import Deployment
 from simulations.oracle_work import BaseShare, Work, least_work
 from simulations.replica import DistributionKind, ReplicaModel, StartUp
@@ -64,8 +65,10 @@ def bound_gpu_hours(requests: Requests, deployment: Deployment, *, good_min: int
     """GPU-hours below which no schedule has ``good_min`` good requests."""
     model = deployment.model
     able = requests.pick(attainable_flags(requests, model, deployment.objectives))
-    floor_s = deployment.replicas_min * float(requests.arrival_s[-1])
-    bounds_s = [floor_s]
+    bounds_s = [0.0]
+    if deployment.victims is replicaset_choice and deployment.gpus.total is None:
+        low = min(deployment.replicas_min, deployment.replicas_first)
+        bounds_s.append(low * float(requests.arrival_s[-1]))
     if len(able) and good_min > 0:
         bounds_s.append(_bound_s(able, deployment, misses_max=max(len(able) - good_min, 0)))
     return model.gpus_per_replica * max(bounds_s) / 3600.0

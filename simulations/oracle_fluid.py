@@ -34,6 +34,7 @@ LEVELS_MAX = 64  # of the number of replicas
 MIX_CELLS = 4  # over which lengths are averaged
 LATE_AT = np.linspace(0.0, 1.6, 33)  # loads, as shares of ``full``, at which misses are known
 LATE_ARRIVALS_MIN = 100.0  # below, a load was not seen often enough
+NONE = 1e-9  # in place of no replica at all: whatever is held then is too much
 FLOOD_CELLS = 4  # how long arrivals crowd at a replica that has come
 
 
@@ -142,7 +143,7 @@ def through(
     """
     full = fluid.full[cell]
     output, prefill_s = fluid.output_tokens[cell], fluid.prefill_s[cell]
-    each = held / replicas
+    each = held / np.maximum(replicas, NONE)
     running = np.minimum(each, full)
     idle_s = output * fluid.base_s
     busy_s = idle_s + running * (output * fluid.per_seq_s[cell] + prefill_s)
@@ -229,7 +230,7 @@ class _Program:
         """
         each = np.full((self._levels.size, POINTS), self._task.start_up_s)
         if self._task.floods:
-            held = self._held[None, :] / self._levels[:, None]
+            held = self._held[None, :] / np.maximum(self._levels, 1.0)[:, None]
             each += self._task.miss_price_s * np.maximum(held - self._fluid.at_once[cell], 0.0)
         return np.cumsum(each * np.diff(self._levels, prepend=0.0)[:, None], axis=0)
 

@@ -1,5 +1,6 @@
 """Small changes of a schedule, for the oracle's search."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from simulations.oracle_replay import Deployment
 from simulations.oracle_schedule import Counts
 
-LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 20)  # cells; none reaches beyond the blocks it is judged by
+LENGTHS = (1, 1, 1, 2, 2, 3, 4, 6, 8, 12, 20)  # cells; short ones more often, and none reaches far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +32,20 @@ def moved(counts: Counts, move: Move, deployment: Deployment) -> Counts:
     return changed
 
 
-def drawn_move(counts: Counts, *, block: int, cells: range, random: np.random.Generator) -> Move:
+LENGTHS_FAR = (*LENGTHS, 16, 40, 80)  # where the whole trace is the neighbourhood
+
+
+def drawn_move(
+    counts: Counts,
+    *,
+    block: int,
+    cells: range,
+    random: np.random.Generator,
+    lengths: Sequence[int] = LENGTHS,
+) -> Move:
     """A change that begins in ``cells``: a step shifted, a stretch of a level cut, or any other."""
     kind = random.random()
-    length = int(random.choice(LENGTHS))
+    length = int(random.choice(lengths))
     change = -1 if random.random() < 0.6 else 1
     begin = max(cells.start, 1)
     steps = np.flatnonzero(np.diff(counts[begin - 1 : cells.stop])) + begin

@@ -13,7 +13,7 @@ import numpy as np
 from scaler.errors import ScenarioError
 from simulations.attainable import Objectives, good_outcomes
 from simulations.cluster import Fleet
-from simulations.lifecycle import GpuPool
+from simulations.lifecycle import GpuPool, VictimChoice, replicaset_choice
 from simulations.replica import ReplicaModel, Routing
 from simulations.trace_chunks import Floats, Requests
 
@@ -35,6 +35,7 @@ class Deployment:
     replicas_max: int = 64
     gpus: GpuPool = field(default_factory=GpuPool)
     routing: Routing = Routing.LEAST_REQUESTS
+    victims: VictimChoice = replicaset_choice
     seed: int = 0
 
 
@@ -130,7 +131,8 @@ class _Replay:
 
     def _set(self, at_s: float, count: int) -> None:
         self._fleet.advance(max(at_s, self._fleet.now_s))
-        self._fleet.set_replicas(count, now_s=self._fleet.now_s)
+        victims = self._deployment.victims
+        self._fleet.set_replicas(count, now_s=self._fleet.now_s, victims=victims)
 
     def _note(self, block: int) -> None:
         ended = self._fleet.take_outcomes()

@@ -13,6 +13,9 @@ Every schedule is judged by a replay of the whole trace, cut into cells of time:
    The cost is replica time, misses at their price, and the work left over at the end, which others
    will have to do.
 
+A trace of no more than ``EVOLVED_BLOCKS`` has too few neighbourhoods for that: there a small pool
+of schedules evolves by changes of any length, judged by the replay as a whole.
+
 A change acts on little more than its neighbourhood; where it does act further, the next replay has
 the truth, and a round that made things worse is taken back.  Only a schedule that was replayed as
 it is and attained what was asked for is ever an answer.
@@ -32,7 +35,7 @@ from simulations.oracle_fluid import (
     fluid_of,
     learned,
 )
-from simulations.oracle_moves import Move, drawn_move, moved
+from simulations.oracle_moves import LENGTHS_FAR, Move, drawn_move, moved
 from simulations.oracle_replay import Deployment, Replay, replay
 from simulations.oracle_schedule import GRID_S, Counts, commanded, spread, steps_of
 from simulations.oracle_work import BaseShare, least_work
@@ -54,7 +57,12 @@ PLAN_PRICE_S = 1.0  # of a miss, to begin with
 PLAN_GAIN = 0.4
 COMPOSED_MAX = 4
 BACKLOG_PRICE = 1.2  # replica-seconds for one of work left over, which others will have to do
-PRICE_GAIN = 0.5
+EVOLVED_BLOCKS = 12
+POOL = 8
+MUTATIONS = 3  # changes of a schedule at once, at most
+EXCESS_PRICE_S = 3.0  # of a miss beyond the budget
+PRICE_GAIN = 1.0
+PRICE_STEP = 0.25  # of its logarithm, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +109,10 @@ class _Search:
 
     def run(self, replays_max: int) -> Found:
         self._sweep()
-        price = self._plan()
+        price = self._plan(min(PLANS, replays_max // 2))
         current, price = self._compose(price)
+        if self._cells <= EVOLVED_BLOCKS * BLOCK_CELLS:
+            self._evolve(replays_max)
         phase = 0
         while self._replays + 1 < replays_max:
             current = self._improve(current, price, phase)
@@ -181,14 +191,14 @@ class _Search:
 
     # Plan
 
-    def _plan(self) -> float:
+    def _plan(self, plans: int) -> float:
         """Plans for the fluid, each corrected by the replay of the one before; the price found."""
         deployment = self._deployment
         fluid = fluid_of(
             self._requests, deployment.model, deployment.objectives, cell_s=self._cell_s
         )
         price = PLAN_PRICE_S
-        for _ in range(PLANS):
+        for _ in range(plans):
             fluid = self._lesson(fluid)
             trial = self._try(self._planned(fluid, price))
             self._trials.append(trial)
@@ -286,7 +296,10 @@ class _Search:
         )
         gains = np.convolve(saved_s, np.ones(SPACING), "full")[SPACING - 1 :]
         kept = [move for move in moves if gains[move.block] > 0.0]
-        after = self._try(self._all_moved(current.counts, kept))
+        if not kept:
+            return current
+        whole = len(kept) == len(moves)
+        after = trial if whole else self._try(self._all_moved(current.counts, kept))
         worse = self._cost_s(after.replay, price=price).sum() > (
             self._cost_s(current.replay, price=price).sum()
         )
@@ -304,9 +317,38 @@ class _Search:
             counts = moved(counts, move, self._deployment)
         return counts
 
+    # Evolve
+
+    def _evolve(self, replays_max: int) -> None:
+        """Change schedules of a pool of the best, and let what is better push the worst out."""
+        pool = sorted(self._trials, key=self._penalised)[:POOL]
+        while self._replays < replays_max:
+            parent = pool[int(self._random.integers(len(pool)))]
+            trial = self._try(self._mutated(parent.counts))
+            known = any(np.array_equal(trial.counts, each.counts) for each in pool)
+            if not known and self._penalised(trial) < self._penalised(pool[-1]):
+                pool = sorted([*pool[: POOL - 1], trial], key=self._penalised)
+
+    def _mutated(self, counts: Counts) -> Counts:
+        for _ in range(int(self._random.integers(1, MUTATIONS + 1))):
+            move = drawn_move(
+                counts,
+                block=0,
+                cells=range(self._cells),
+                random=self._random,
+                lengths=LENGTHS_FAR,
+            )
+            counts = moved(counts, move, self._deployment)
+        return counts
+
+    def _penalised(self, trial: _Trial) -> float:
+        """Replica-seconds, and what is missed beyond the budget at a price that forbids it."""
+        over = max(float(trial.replay.misses.sum()) - self._misses_max, 0.0)
+        return float(trial.replay.replica_s.sum()) + EXCESS_PRICE_S * over
+
     def _next_price(self, played: Replay, price: float) -> float:
         over = float(played.misses.sum()) / max(self._misses_max, 1) - 1.0
-        return price * float(np.exp(np.clip(PRICE_GAIN * over, -0.05, 0.25)))
+        return price * float(np.exp(np.clip(PRICE_GAIN * over, -PRICE_STEP, PRICE_STEP)))
 
 
 def _held(played: Replay) -> Floats:
