@@ -255,14 +255,18 @@ def test_reading_the_trace_and_watching_are_not_counted() -> None:
 
 def test_starts_are_learned_from_what_was_seen() -> None:
     """The lead is the prior of 180 s and a tick of 15 s, then what starts took: 60 s and 15 s."""
-    lead_s = simulate(_scenario()).timeline.column("forecast_lead_s")
+    busy = _scenario(requests=_trace(peak_per_s=100.0))  # three starts outweigh the prior
+    lead_s = simulate(busy).timeline.column("forecast_lead_s")
     lead_s = lead_s[np.isfinite(lead_s)]
     assert lead_s[0] == 195.0
     assert lead_s[-1] == pytest.approx(75.0)
 
 
 def test_the_policy_knows_the_bounds_of_the_scaled_object() -> None:
-    result = simulate(_scenario(scaled_object=_spec(low=2, high=3), replicas_first=2))
+    busy = _trace(peak_per_s=100.0)
+    result = simulate(
+        _scenario(requests=busy, scaled_object=_spec(low=2, high=3), replicas_first=2)
+    )
     desired = result.timeline.column("replicas_desired")
     assert (desired.min(), desired.max()) == (2.0, 3.0)
     assert "bounds" in result.timeline.decided_by.tolist()
