@@ -78,12 +78,16 @@ class SerialExecutor:
 
 
 class ProcessExecutor:
-    """A pool of fresh processes on this machine; what starts it must be importable (``spawn``)."""
+    """A pool of fresh processes on this machine; what starts it must be importable (``spawn``).
+
+    The processes stay from one map to the next, with whatever they have compiled and measured.
+    """
 
     def __init__(self, workers: int) -> None:
         """Raise ScenarioError for a number of workers that makes no sense."""
         _check_workers(workers)
         self._workers = workers
+        self._pool: _Pool | None = None
 
     def map(
         self,
@@ -93,31 +97,32 @@ class ProcessExecutor:
         ended: Ended[R] | None = None,
     ) -> list[R]:
         """The results in the order of ``jobs``."""
-        context = multiprocessing.get_context("spawn")
-        alive, life = context.Pipe(duplex=False)
-        pool = ProcessPoolExecutor(
-            max_workers=max(1, min(self._workers, len(jobs))),
-            mp_context=context,
-            initializer=_end_with_parent,
-            initargs=(alive,),
-        )
         running: dict[Future[R], int] = {}
         try:
-            results = self._collect(pool, function, jobs, running, ended)
-            pool.shutdown()
-        except BaseException as error:
-            life.close()  # ends every worker, also in the middle of a run
-            pool.shutdown(cancel_futures=True)
-            if isinstance(error, BrokenProcessPool):
-                names = ", ".join(jobs[place].name for place in sorted(running.values()))
-                raise ScalerError(
-                    f"{names}: a process died, perhaps for want of memory; fewer --jobs need less"
-                ) from error
+            if self._pool is None:
+                self._pool = _Pool(self._workers)
+            return self._collect(self._pool.processes, function, jobs, running, ended)
+        except BrokenProcessPool as error:
+            self._end()
+            names = ", ".join(jobs[place].name for place in sorted(running.values()))
+            raise ScalerError(
+                f"{names}: a process died, perhaps for want of memory; fewer --jobs need less"
+            ) from error
+        except BaseException:
+            self._end()
             raise
-        finally:
-            alive.close()
-            life.close()
-        return results
+
+    def close(self) -> None:
+        """End the processes, which have nothing left to do."""
+        if self._pool is not None:
+            self._pool.processes.shutdown()
+        self._end()
+
+    def _end(self) -> None:
+        """End every worker, also in the middle of a run."""
+        if self._pool is not None:
+            self._pool.end()
+            self._pool = None
 
     def _collect(
         self,
@@ -230,7 +235,11 @@ def executor(*, workers: int, ray_address: str | None = None) -> Iterator[Execut
     elif workers == 1:
         yield SerialExecutor()
     else:
-        yield ProcessExecutor(workers)
+        pool = ProcessExecutor(workers)
+        try:
+            yield pool
+        finally:
+            pool.close()
 
 
 def _check_workers(workers: int) -> None:
@@ -257,6 +266,25 @@ def _naming(job: Named) -> Iterator[None]:
     except Exception as error:
         error.add_note(f"in the run {job.name}")
         raise
+
+
+class _Pool:
+    """Processes that live as long as a pipe that only this process can close."""
+
+    def __init__(self, workers: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._alive, self._life = context.Pipe(duplex=False)
+        self.processes = ProcessPoolExecutor(
+            max_workers=workers,
+            mp_context=context,
+            initializer=_end_with_parent,
+            initargs=(self._alive,),
+        )
+
+    def end(self) -> None:
+        self._life.close()
+        self.processes.shutdown(cancel_futures=True)
+        self._alive.close()
 
 
 def _end_with_parent(alive: Connection) -> None:

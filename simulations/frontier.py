@@ -16,8 +16,8 @@ REACHED_FROM = 0.003  # a target counts as reached from this far below it
 CLOSE_ATTAINMENT = 0.002
 CLOSE_GPU_HOURS = 0.01  # as a share
 KNOB_CLOSE = 1e-3  # knob values closer than this share are one
-REFINED_MAX = 6
-BEYOND_MAX = 2  # values beyond either end of the declared ones
+TRIES_MAX = 14
+BEYOND_FACTOR = 4.0  # how far past either end of the declared values
 FIRST_MAX = 4
 
 
@@ -78,12 +78,15 @@ def gpu_hours_at(points: Sequence[Point], attainment_ratio: float) -> float | No
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """The state of one search; ``ask`` and ``told`` alternate until nothing is asked."""
+    """The state of one search; ``ask`` and ``told`` alternate until nothing is asked.
+
+    It begins with ``start`` where something is known already.
+    """
 
     knob: Knob
     target: float
+    start: tuple[float, ...] = ()
     points: tuple[Point, ...] = ()
-    refined: int = 0
     failed: frozenset[float] = field(default_factory=frozenset)
 
     @property
@@ -103,32 +106,35 @@ class Search:
 def ask(search: Search) -> tuple[float, ...]:
     """The knob values to try next; none when the search is over."""
     if not search.points and not search.failed:
-        return _first(search.knob)
-    if search.refined >= REFINED_MAX + 2 * BEYOND_MAX:
+        return search.start or first_values(search.knob)
+    if len(search.points) + len(search.failed) >= TRIES_MAX:
         return ()
     gap = _gap(search)
-    if gap is None:
-        return _beyond(search)
-    if search.refined >= REFINED_MAX or _close(search, gap):
-        return ()
-    middle = _between(search.knob, gap)
-    return () if middle is None or middle in search.failed else (middle,)
+    value = _beyond(search) if gap is None else _inside(search, gap)
+    return () if value is None or value in search.failed else (value,)
 
 
 def told(search: Search, found: Mapping[float, Point | None]) -> Search:
     """The search with what the values asked for came to; None where one cannot be run."""
     points = [point for point in found.values() if point is not None]
     failed = [value for value, point in found.items() if point is None]
-    first = not search.points and not search.failed
     return dataclasses.replace(
         search,
         points=tuple(sorted((*search.points, *points), key=lambda p: p.knob)),
         failed=search.failed | frozenset(failed),
-        refined=search.refined + (0 if first else 1),
     )
 
 
-def _first(knob: Knob) -> tuple[float, ...]:
+def near(knob: Knob, value: float) -> tuple[float, ...]:
+    """Two declared values next to one, itself left out: where a search like another begins."""
+    below = [declared for declared in knob.values if declared < value]
+    above = [declared for declared in knob.values if declared > value]
+    if not below or not above:
+        return (*below[-2:], *above[:2])
+    return below[-1], above[0]
+
+
+def first_values(knob: Knob) -> tuple[float, ...]:
     """Both ends and what lies evenly between them."""
     count = len(knob.values)
     if count <= FIRST_MAX:
@@ -150,6 +156,11 @@ def _gap(search: Search) -> tuple[Point, Point] | None:
         return gpu_hours_at(pair, search.target) or math.inf
 
     return min(straddling, key=price, default=None)
+
+
+def _inside(search: Search, gap: tuple[Point, Point]) -> float | None:
+    """A value inside the gap, unless its ends are close."""
+    return None if _close(search, gap) else _between(search.knob, gap)
 
 
 def _close(search: Search, gap: tuple[Point, Point]) -> bool:
@@ -176,28 +187,34 @@ def _between(knob: Knob, gap: tuple[Point, Point]) -> float | None:
     return middle if middle - low > apart and high - middle > apart else None
 
 
-def _beyond(search: Search) -> tuple[float, ...]:
-    """The next value past the end of the range at which the target is nearer."""
+def _beyond(search: Search) -> float | None:
+    """The next value past the end of what was tried at which the target is nearer."""
     knob, points = search.knob, search.points
     if len(points) < 2:  # which way the knob acts is not known
-        return ()
-    reached = points[0].attainment_ratio >= search.target
+        tried = {point.knob for point in points} | search.failed
+        return next((value for value in knob.values if value not in tried), None)
     first, last = points[0], points[-1]
-    if reached:  # by all: the cheaper end may be cheaper still
+    if first.attainment_ratio >= search.target:  # as all do: the cheaper end may be cheaper still
         low_end = first.gpu_hours < last.gpu_hours
     else:
         low_end = first.attainment_ratio > last.attainment_ratio
-    value = _step_out(knob, [p.knob for p in points], low_end=low_end)
-    passed = min(knob.values) / value if low_end and value > 0.0 else value / max(knob.values)
-    if value in search.failed or passed > 2.0**BEYOND_MAX or not knob.low <= value <= knob.high:
-        return ()
-    return (value,)
+    return _lower(knob, first.knob) if low_end else _higher(knob, last.knob)
 
 
-def _step_out(knob: Knob, tried: Sequence[float], *, low_end: bool) -> float:
-    """Half the lowest value or twice the highest, and not past the knob's own limits."""
-    lowest, highest = min(tried), max(tried)
-    value = max(0.5 * lowest, knob.low) if low_end else min(2.0 * highest, knob.high)
-    if knob.whole:
-        value = float(math.floor(value) if low_end else math.ceil(value))
-    return value if value not in tried else math.nan
+def _lower(knob: Knob, tried: float) -> float | None:
+    """The next declared value below, or else half of what was tried, as far as it may go."""
+    declared = [value for value in knob.values if value < tried]
+    if declared:
+        return declared[-1]
+    value = math.floor(0.5 * tried) if knob.whole else 0.5 * tried
+    value = max(value, knob.low, min(knob.values) / BEYOND_FACTOR)
+    return value if value < tried else None
+
+
+def _higher(knob: Knob, tried: float) -> float | None:
+    """The next declared value above, or else twice what was tried, as far as it may go."""
+    declared = [value for value in knob.values if value > tried]
+    if declared:
+        return declared[0]
+    value = min(2.0 * tried, knob.high, max(knob.values) * BEYOND_FACTOR)
+    return value if value > tried else None

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
+from types import FunctionType
 from typing import Any, Protocol, runtime_checkable
 
 from scaler.errors import ScalerError
@@ -115,8 +116,8 @@ def key_of(function: Callable[[Any], Any], job: object) -> str:
 def plain(value: object) -> Any:
     """A value as JSON that is equal for equal values, in any process and on any machine.
 
-    Dataclasses stand with their type and those fields that take part in comparisons; what has a
-    fingerprint stands for it.
+    Dataclasses stand with their type and those fields that take part in comparisons, functions of a
+    module with its source; what has a fingerprint stands for it.
     """
     match value:
         case Fingerprinted():
@@ -132,6 +133,10 @@ def plain(value: object) -> Any:
             return {"mapping": sorted(rows, key=json.dumps)}
         case Sequence():
             return [plain(item) for item in value]
+        case FunctionType():
+            name = f"{value.__module__}.{value.__qualname__}"
+            assert "<" not in name, f"{name} has no place in a key: it has no name of its own"
+            return ["function", name, source_hash(value.__module__)]
     assert dataclasses.is_dataclass(value), f"a {type(value).__name__} has no place in a key"
     return {
         "type": type(value).__qualname__,

@@ -11,13 +11,14 @@ An entry is a run's summary.json with ``trace, variant, group, behaviour``, what
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from scaler.errors import ScenarioError
 from simulations.controller import Clock
-from simulations.frontier import REACHED_FROM
+from simulations.frontier import REACHED_FROM, near
 from simulations.peers import SHIPPED, Behaviour, Group
 from simulations.run_cache import Json
 from simulations.scenario import Scenario
@@ -29,7 +30,7 @@ from simulations.scoreboard_policies import (
     oracle_scenario,
     scenario_of,
 )
-from simulations.scoreboard_search import Arena, Hunt, finish, hunt
+from simulations.scoreboard_search import Arena, Hunt, by_policy, cheapest, finish, hunt, promising
 from simulations.sweep import (
     Bound,
     Run,
@@ -58,7 +59,9 @@ class Plan:
 
     ``traces`` are evaluated, ``training`` traces serve ``Kind.TUNED`` alone.  Their scenarios have
     stored traces, the objectives, and our own settings; ``attainment_share`` is what is asked for,
-    of what is attainable.  ``clock`` measures the runs.
+    of what is attainable.  With ``screen_until_s`` the frontiers are first searched on the arrivals
+    before that time: forms that are far behind there are dropped, and the others begin near.
+    ``clock`` measures the runs.
     """
 
     policies: tuple[str, ...]
@@ -67,6 +70,7 @@ class Plan:
     kinds: frozenset[Kind] = frozenset({Kind.SHIPPED})
     attainment_share: float = 0.99
     with_oracle: bool = True
+    screen_until_s: float | None = None
     clock: Clock | None = None
 
     def __post_init__(self) -> None:
@@ -75,6 +79,8 @@ class Plan:
             raise ScenarioError(f"attainment = {self.attainment_share}, must be in [0.5, 1)")
         if Kind.TUNED in self.kinds and not self.training:
             raise ScenarioError("variant tuned: needs training traces, --tune-on TRACE")
+        if self.screen_until_s is not None and not self.screen_until_s > 0.0:
+            raise ScenarioError(f"screen_until_s = {self.screen_until_s}, must be above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +100,7 @@ def scoreboard(plan: Plan, sweep: Sweep) -> Scoreboard:
     """
     arenas, bounds = _arenas(plan, plan.traces, sweep, with_oracle=plan.with_oracle)
     training = _arenas(plan, plan.training, sweep, with_oracle=False)[0]
-    forms = contenders(plan.policies)
+    forms = contenders(plan.policies, attainment_share=plan.attainment_share)
     made: list[Json] = []
     if ORACLE in plan.policies and plan.with_oracle:
         made += _oracle_entries(arenas, bounds, plan, sweep)
@@ -219,7 +225,7 @@ def _tuned(
         for form in forms
         if form.knob is not None and form.policy not in OURS
     ]
-    best = [_cheapest(one) for one in _by_policy(finish(hunts, sweep, clock=plan.clock)).values()]
+    best = [cheapest(one) for one in by_policy(finish(hunts, sweep, clock=plan.clock)).values()]
     pairs = [(one, arena) for arena in arenas for one in best if one.search.points]
     runs = [
         Run(
@@ -243,34 +249,44 @@ def _frontiers(
     forms: Sequence[Contender], arenas: Sequence[Arena], plan: Plan, sweep: Sweep
 ) -> list[Json]:
     """One entry for each policy with a knob, of the form that is cheapest in hindsight."""
-    hunts = [
+    hunts = _hunts(forms, arenas, plan)
+    if plan.screen_until_s is not None:
+        hunts = _screened(forms, arenas, plan, sweep)
+    chosen = by_policy(finish(hunts, sweep, clock=plan.clock)).values()
+    return [_frontier_entry(cheapest(one), plan) for one in chosen]
+
+
+def _hunts(forms: Sequence[Contender], arenas: Sequence[Arena], plan: Plan) -> list[Hunt]:
+    return [
         hunt(form, [arena], attainment_share=plan.attainment_share)
         for arena in arenas
         for form in forms
         if form.knob is not None
     ]
-    chosen = _by_policy(finish(hunts, sweep, clock=plan.clock)).values()
-    return [_frontier_entry(_cheapest(one), plan) for one in chosen]
 
 
-def _by_policy(hunts: Sequence[Hunt]) -> dict[tuple[str, str], list[Hunt]]:
-    found: dict[tuple[str, str], list[Hunt]] = {}
-    for one in hunts:
-        found.setdefault((one.contender.policy, one.arenas[0].trace), []).append(one)
-    return found
-
-
-def _cheapest(forms: Sequence[Hunt]) -> Hunt:
-    """The form that needs least at the target, or else the one that comes nearest to it."""
-    reached = [one for one in forms if one.search.gpu_hours is not None]
-    if reached:
-        return min(reached, key=lambda one: one.search.gpu_hours or 0.0)
-    tried = [one for one in forms if one.search.points]
-    return max(tried or forms, key=_nearest)
-
-
-def _nearest(one: Hunt) -> float:
-    return one.search.best.attainment_ratio if one.search.points else float("-inf")
+def _screened(
+    forms: Sequence[Contender], arenas: Sequence[Arena], plan: Plan, sweep: Sweep
+) -> list[Hunt]:
+    """Searches of the promising forms that begin near what the first part of the trace says."""
+    screen_s = plan.screen_until_s or math.inf
+    bases = [
+        dataclasses.replace(arena.base, until_s=min(screen_s, arena.base.until_s or math.inf))
+        for arena in arenas
+    ]
+    parts = _arenas(plan, bases, sweep, with_oracle=False)[0]
+    whole = {arena.trace: arena for arena in arenas}
+    found = by_policy(finish(_hunts(forms, parts, plan), sweep, clock=plan.clock))
+    return [
+        hunt(
+            one.contender,
+            [whole[trace]],
+            attainment_share=plan.attainment_share,
+            start=near(one.search.knob, one.search.best.knob) if one.search.points else (),
+        )
+        for (_, trace), of_policy in found.items()
+        for one in promising(of_policy)
+    ]
 
 
 def _frontier_entry(one: Hunt, plan: Plan) -> Json:

@@ -1,9 +1,8 @@
 """The policies of a scoreboard: what each is called, compared with, and turned by."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from scaler.errors import ScenarioError
 from simulations.controller import Context, Controller
@@ -75,14 +74,20 @@ def _is_fixed(name: str) -> bool:
     )
 
 
-def contenders(names: Sequence[str]) -> tuple[Contender, ...]:
-    """Every form of every policy named; the oracle is none, it is known beforehand."""
+def contenders(names: Sequence[str], *, attainment_share: float) -> tuple[Contender, ...]:
+    """Every form of every policy named; the oracle is none, it is known beforehand.
+
+    Ours ship with the attainment that is asked for as their knob.
+    """
     made: list[Contender] = []
     for name in names:
         if name in PEERS:
             made += _forms(PEERS[name])
         elif name in OURS:
-            made.append(Contender(policy=name, group=Group.OURS, knob=DIAL))
+            ours = Contender(
+                policy=name, group=Group.OURS, knob=DIAL, knob_default=attainment_share
+            )
+            made.append(ours)
         elif name != ORACLE:
             made.append(Contender(policy=name, group=Group.BOUND))
     return tuple(made)
@@ -124,17 +129,6 @@ def scenario_of(base: Scenario, contender: Contender, knob: float | None = None)
     else:
         policy = policy_named(contender.policy, config)
     return dataclasses.replace(base, policy=policy, timeline=False)
-
-
-def gpu_hours_at_target(entry: Mapping[str, Any]) -> float | None:
-    """What an entry of a scoreboard needs at its target; None where it does not reach it.
-
-    A frontier's is interpolated; a single run's is what it used.
-    """
-    if "gpu_hours_at_target" in entry:
-        hours: float | None = entry["gpu_hours_at_target"]
-        return hours
-    return float(entry["gpu_hours"]) if entry["target_reached"] else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

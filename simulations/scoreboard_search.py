@@ -1,16 +1,19 @@
 """Searches for knob values: of many policies on many traces at once, round by round."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from simulations.controller import Clock
-from simulations.frontier import Knob, Point, Search, ask, told
+from simulations.frontier import Knob, Point, Search, ask, first_values, told
 from simulations.run_cache import Json
 from simulations.scenario import Scenario
 from simulations.scoreboard_policies import Contender, scenario_of
 from simulations.sweep import Run, Sweep, run_one
 
+PROMISING_FACTOR = 1.1
+PROMISING_MAX = 2
 HOPELESS_FACTOR = 1.3  # a form that needs so much more than the policy's best is not refined
 
 
@@ -45,17 +48,33 @@ class Hunt:
         return ask(self.search)
 
 
-def hunt(contender: Contender, arenas: Sequence[Arena], *, attainment_share: float) -> Hunt:
-    """A search that has not begun; the contender has a knob."""
+def hunt(
+    contender: Contender,
+    arenas: Sequence[Arena],
+    *,
+    attainment_share: float,
+    start: tuple[float, ...] = (),
+) -> Hunt:
+    """A search that has not begun, with ``start`` values to begin with.
+
+    The contender has a knob.  What it ships is tried first as well, as it is run anyway, so that
+    hindsight is never worse.
+    """
     knob = contender.knob
     assert isinstance(knob, Knob), f"{contender.policy} has no knob"
     return Hunt(
         contender=contender,
         arenas=tuple(arenas),
         attainment_share=attainment_share,
-        search=Search(knob=knob, target=0.0),
+        search=Search(knob=knob, target=0.0, start=_with_default(contender, start)),
         rows={},
     )
+
+
+def _with_default(contender: Contender, start: tuple[float, ...]) -> tuple[float, ...]:
+    assert contender.knob is not None, "only what has a knob is searched"
+    shipped = () if contender.knob_default is None else (contender.knob_default,)
+    return tuple(sorted({*(start or first_values(contender.knob)), *shipped}))
 
 
 def finish(hunts: Sequence[Hunt], sweep: Sweep, *, clock: Clock | None) -> list[Hunt]:
@@ -76,6 +95,43 @@ def finish(hunts: Sequence[Hunt], sweep: Sweep, *, clock: Clock | None) -> list[
         if not any(one.open_values for one in found if hopeful(one)):
             return found
         found = _round(found, sweep, clock, hopeful)
+
+
+def by_policy(hunts: Sequence[Hunt]) -> dict[tuple[str, str], list[Hunt]]:
+    """The searches of all forms of a policy on a trace together."""
+    found: dict[tuple[str, str], list[Hunt]] = {}
+    for one in hunts:
+        found.setdefault((one.contender.policy, one.arenas[0].trace), []).append(one)
+    return found
+
+
+def cheapest(forms: Sequence[Hunt]) -> Hunt:
+    """The form that needs least at the target, or else the one that comes nearest to it."""
+    return ranked(forms)[0]
+
+
+def ranked(forms: Sequence[Hunt]) -> list[Hunt]:
+    """Forms that reach the target by their GPU-hours, then the others by what they miss."""
+
+    def rank(one: Hunt) -> tuple[bool, float]:
+        hours = one.search.gpu_hours
+        if hours is not None:
+            return False, hours
+        return True, -one.search.best.attainment_ratio if one.search.points else math.inf
+
+    return sorted(forms, key=rank)
+
+
+def promising(forms: Sequence[Hunt]) -> list[Hunt]:
+    """Of the forms of a policy, those worth a longer look."""
+    best, *others = ranked(forms)
+    least = best.search.gpu_hours
+    kept = [
+        one
+        for one in others
+        if least is None or (one.search.gpu_hours or math.inf) <= PROMISING_FACTOR * least
+    ]
+    return [best, *kept][:PROMISING_MAX]
 
 
 def _round(

@@ -58,6 +58,12 @@ class _Compare(click.Command):
     help="Training traces, up to the next option.",
 )
 @click.option("--frontier", is_flag=True, help="Sweep each policy's knob on the trace itself.")
+@click.option(
+    "--screen-until-s",
+    type=float,
+    metavar="S",
+    help="With --frontier: search first on arrivals before S, then near what was found.",
+)
 @click.option("--no-oracle", is_flag=True, help="Leave out the oracle, which takes minutes.")
 @click.option(
     "--jobs", type=int, default=os.cpu_count() or 1, show_default="all cores", metavar="N"
@@ -139,6 +145,7 @@ def _plan(
     training: Sequence[Path],
     frontier: bool,
     no_oracle: bool,
+    screen_until_s: float | None,
     skip_bad_rows: bool,
     **options: Any,
 ) -> "Plan":
@@ -177,6 +184,7 @@ def _plan(
         kinds=frozenset(kinds),
         attainment_share=evaluated[0].policy.config.slo.attainment_target_ratio,
         with_oracle=not no_oracle,
+        screen_until_s=screen_until_s,
         clock=time.perf_counter,
     )
 

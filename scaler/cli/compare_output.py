@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 from scaler.cli.progress import Progress, shown, time_left
 from simulations.engine import load_kernel
+from simulations.report_scoreboard import GROUPS, hours_at_target, render
 from simulations.scoreboard import Scoreboard
-from simulations.scoreboard_policies import gpu_hours_at_target
 
 Entry: TypeAlias = Mapping[str, Any]
 
@@ -25,13 +25,6 @@ CSV_COLUMNS = (
     "replicas.max", "replica_changes", "reversals", "replica_model", "load_factor", "seed",
     "config_hash", "wall_s", "decide_wall_s", "simulated_requests_per_s",
 )  # fmt: skip
-GROUPS = {
-    "ours": "ours",
-    "metric": "metric-driven",
-    "profile": "profile-driven, given the true capacity",
-    "bound": "bounds",
-}
-"""Headings of the table, in its order."""
 
 
 # Files
@@ -46,6 +39,7 @@ def write(directory: Path, board: Scoreboard) -> None:
         rows.writerow(CSV_COLUMNS)
         for entry in board.entries:
             rows.writerow([_cell(entry, column) for column in CSV_COLUMNS])
+    (directory / "scoreboard.html").write_text(render(board.entries), encoding="utf-8")
 
 
 def _cell(entry: Entry, column: str) -> object:
@@ -93,14 +87,14 @@ def _heading(trace: str, entry: Entry) -> str:
 
 def _rank(entry: Entry) -> tuple[bool, float]:
     """By GPU-hours at the target; who does not reach it by what is missing."""
-    hours = gpu_hours_at_target(entry)
+    hours = hours_at_target(entry)
     if hours is None:
         return True, -float(entry["slo_attainment_ratio"])
     return False, hours
 
 
 def _line(entry: Entry) -> str:
-    hours, over = gpu_hours_at_target(entry), entry["gpu_hours_over_oracle"]
+    hours, over = hours_at_target(entry), entry["gpu_hours_over_oracle"]
     name = entry["policy"] + ("" if entry["behaviour"] == "own" else " *")
     ttft = entry["ttft_s"]
     return (

@@ -9,28 +9,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulations.frontier import (
-    BEYOND_MAX,
     FIRST_MAX,
-    REFINED_MAX,
+    TRIES_MAX,
     Knob,
     Point,
     Search,
     ask,
     envelope,
     gpu_hours_at,
+    near,
     told,
 )
 
 TARGET = 0.99
-TRIES_MAX = FIRST_MAX + REFINED_MAX + 2 * BEYOND_MAX
 
 
 def _point(attainment: float, hours: float, knob: float = 0.0) -> Point:
     return Point(knob=knob, attainment_ratio=attainment, gpu_hours=hours)
 
 
-def _searched(knob: Knob, model: Callable[[float], Point | None], target: float = TARGET) -> Search:
-    search = Search(knob=knob, target=target)
+def _searched(
+    knob: Knob, model: Callable[[float], Point | None], start: tuple[float, ...] = ()
+) -> Search:
+    search = Search(knob=knob, target=TARGET, start=start)
     while values := ask(search):
         search = told(search, {value: model(value) for value in values})
         assert len(search.points) + len(search.failed) <= TRIES_MAX
@@ -99,7 +100,7 @@ def test_a_search_ends_close_to_the_truth() -> None:
     """1 - (k / 100)^2 = 0.99 at k = 10, which takes 1000 / 2 = 500 GPU-hours."""
     search = _searched(Knob(name="queue", values=(1.0, 3.0, 5.0, 15.0, 30.0, 60.0)), _smooth)
     assert search.gpu_hours == pytest.approx(500.0, rel=0.01)
-    assert len(search.points) <= 9, "bisection, no sweep of everything"
+    assert FIRST_MAX < len(search.points) <= 9, "bisection, no sweep of everything"
 
 
 @pytest.mark.parametrize("values", [(30.0, 60.0, 90.0), (1.0, 2.0, 4.0), (4.0, 8.0)])
@@ -128,6 +129,28 @@ def test_the_safe_end_may_be_either() -> None:
     knob = Knob(name="headroom", values=(1.0, 2.0, 30.0, 60.0))
     search = _searched(knob, lambda value: dataclasses.replace(_smooth(100.0 / value), knob=value))
     assert search.gpu_hours == pytest.approx(500.0, rel=0.02)  # at 100 / 10 = 10
+
+
+def test_a_search_may_begin_near_what_is_known() -> None:
+    """From a value next to the truth it takes few runs; from one far off it steps back."""
+    knob = Knob(name="queue", values=(1.0, 3.0, 5.0, 15.0, 30.0, 60.0))
+    assert near(knob, 11.0) == (5.0, 15.0)
+    assert near(knob, 15.0) == (5.0, 30.0)
+    assert near(knob, 0.5) == (1.0, 3.0)
+    assert near(knob, 60.0) == (15.0, 30.0)
+    assert near(Knob(name="k", values=(2.0,)), 2.0) == ()
+    assert len(_searched(knob, _smooth, start=near(knob, 11.0)).points) <= 6
+    far = _searched(knob, _smooth, start=near(knob, 50.0))
+    assert far.points[-1].knob == 60.0
+    assert far.gpu_hours == pytest.approx(500.0, rel=0.01)
+    assert {15.0, 5.0} <= {point.knob for point in far.points}, "declared values, one by one"
+
+
+def test_one_point_says_nothing_of_the_way() -> None:
+    """What remains of the declared values is tried until there are two."""
+    knob = Knob(name="queue", values=(1.0, 5.0, 15.0, 30.0, 60.0))
+    search = _searched(knob, _smooth, start=(60.0,))
+    assert search.gpu_hours == pytest.approx(500.0, rel=0.01)
 
 
 def test_a_whole_knob_gets_whole_numbers() -> None:

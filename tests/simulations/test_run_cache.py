@@ -14,6 +14,7 @@ import pytest
 from scaler.core.config import PolicyConfig, SloConfig
 from scaler.errors import ScalerError, ScenarioError
 from simulations import run_cache
+from simulations.lifecycle import ordinal_choice, replicaset_choice
 from simulations.presets import PRESETS
 from simulations.run_cache import RunCache, being_written, key_of, plain, source_hash
 from simulations.scaled_object import ScaledObjectSpec
@@ -78,6 +79,14 @@ def test_what_changes_no_result_is_not_in_its_key(tmp_path: Path) -> None:
 def test_a_key_needs_values_that_say_what_they_are() -> None:
     with pytest.raises(AssertionError, match="object has no place in a key"):
         plain(object())
+
+
+def test_a_function_counts_by_its_name_and_source() -> None:
+    one, other = plain(replicaset_choice), plain(ordinal_choice)
+    assert one != other
+    assert one == plain(replicaset_choice)
+    with pytest.raises(AssertionError, match="no name of its own"):
+        plain(lambda: None)
 
 
 class _Colour(enum.Enum):
