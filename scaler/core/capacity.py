@@ -38,11 +38,10 @@ from scaler.core.capacity_seen import (
 )
 from scaler.core.capacity_share import Batch, Objective, carried_per_s
 from scaler.core.capacity_steps import (
-    Doubt,
+    Filter,
     Four,
     Sample,
     StepTimes,
-    first_doubt,
     follow,
     interval_factor,
     learn,
@@ -56,7 +55,7 @@ from scaler.core.window import decay, normal_quantile
 _KEY_CHANGE_KEEPS = 0.1  # share of the evidence that a new pod template or GPU product inherits
 _LOAD_MAX = 1e9  # replicas' worth; counts beyond are all the same after the bounds
 _FORM_SIGMA = 0.03  # no amount of evidence makes the model's form exact
-_LAW_SIGMA = 0.3  # relative to what the queueing law takes off
+_POOLED_SIGMA, _ALONE_SIGMA = 0.3, 0.1  # relative to what the queueing law takes off
 _CONTEXT_SPREAD = 2.5  # variance of KV use over that of the number of sequences: lengths differ
 _CONTEXT_LARGEST = 1.0  # contexts that must be free before a long prompt is admitted
 
@@ -65,9 +64,9 @@ _CONTEXT_LARGEST = 1.0  # contexts that must be free before a long prompt is adm
 class CapacityState:
     """What was learned.
 
-    ``multiples`` are the step-time coefficients over the prior's, which follow the filter's
-    ``estimate`` by a bounded share a sample; ``doubt`` is the covariance of the latter (empty until
-    there is evidence), ``log_scale`` the logarithm of the last sample's time over the prior's.
+    ``multiples`` are the step-time coefficients over the prior's, which follow the estimate of
+    ``steps`` by a bounded share a sample; ``log_scale`` is the logarithm of the last sample's time
+    over the prior's.
     """
 
     key: str = ""
@@ -76,8 +75,7 @@ class CapacityState:
     evidence_s: float = 0.0
     kv_capacity_tokens: float = 0.0
     multiples: Four = (1.0, 1.0, 1.0, 1.0)
-    estimate: Four = (1.0, 1.0, 1.0, 1.0)
-    doubt: Doubt = ()
+    steps: Filter = Filter()
     context: Context = Context()
     limits: Limits = Limits()
     flow: Flow = Flow()
@@ -113,7 +111,9 @@ def update_capacity(
     calm, stretch = False, state.stretch
     if state.flow.requests_per_s > 0.0 and state.flow.output_per_s > 0.0:
         batch = _flowing(state.flow, context, limits, learned.multiples, config)
-        settled = learned.multiples == learned.estimate  # while they move, the law is not to blame
+        settled = (
+            learned.multiples == learned.steps.estimate
+        )  # while they move, the law is not to blame
         calm = settled and is_calm(work, queue, batch, state.flow)
         gain = config.load_max_gain
         stretch = see_stretch(observation, batch, state.flow, stretch, gain=gain)
@@ -129,8 +129,7 @@ def update_capacity(
         evidence_s=learned.evidence_s,
         kv_capacity_tokens=known_kv,
         multiples=learned.multiples,
-        estimate=learned.estimate,
-        doubt=learned.doubt,
+        steps=learned.steps,
         context=context,
         limits=limits,
         flow=see_flow(work, state.flow, calm=calm),
@@ -148,8 +147,7 @@ def _same_key(observation: Observation, state: CapacityState) -> CapacityState:
         state,
         key=observation.capacity_key,
         evidence_s=_KEY_CHANGE_KEEPS * state.evidence_s,
-        estimate=state.multiples,
-        doubt=(),
+        steps=Filter(estimate=state.multiples),
         kv_capacity_tokens=0.0,
         limits=Limits(),
         stretch=Stretch(log=state.stretch.log, weight=_KEY_CHANGE_KEEPS * state.stretch.weight),
@@ -161,8 +159,7 @@ class _Learned:
     """The step times' part of the state."""
 
     multiples: Four
-    estimate: Four
-    doubt: Doubt
+    steps: Filter
     log_scale: float
     evidence_s: float
 
@@ -178,18 +175,16 @@ def _learned(
     if sample is None:
         return _Learned(
             multiples=state.multiples,
-            estimate=state.estimate,
-            doubt=state.doubt,
+            steps=state.steps,
             log_scale=state.log_scale,
             evidence_s=evidence_s,
         )
-    estimate, doubt = learn(sample, state.estimate, state.doubt or first_doubt(config), config)
+    steps = learn(sample, state.steps, config)
     most = (1.0 + config.correction_max_ratio) ** (1.0 - LIMITS_PART)
-    multiples = follow(state.multiples, estimate, most=most)
+    multiples = follow(state.multiples, steps.estimate, most=most)
     return _Learned(
         multiples=multiples,
-        estimate=estimate,
-        doubt=doubt,
+        steps=steps,
         log_scale=_log_scale(sample, multiples, config),
         evidence_s=evidence_s + work.replica_s,
     )
@@ -236,19 +231,20 @@ def capacity_of(demand: Demand, state: CapacityState, policy: PolicyConfig) -> C
     batch = _batch(demand, state, policy, times)
     cost_s = batch.saturated_cost_s
     sigma = 0.0
-    if state.doubt:
-        sigma = sum_sigma(_terms(batch, times, state.multiples), state.doubt) / cost_s
+    if state.steps.doubt:
+        sigma = sum_sigma(_terms(batch, times, state.multiples), state.steps.doubt) / cost_s
     law = 0.0
     if config.load_max_ratio > 0.0:
         share = _pinned_share(config, slo)
     else:
         objective = Objective(ttft_s=slo.ttft_s, attained_ratio=slo.attainment_target_ratio)
         rates = carried_per_s(batch, objective)
-        law = _LAW_SIGMA * max(1.0 - rates.alone_per_s * cost_s, 0.0)
+        law = _POOLED_SIGMA * (1.0 - rates.pooled_per_s * cost_s)
+        law += _ALONE_SIGMA * (1.0 - rates.alone_per_s * cost_s)
         share = rates.alone_per_s / rates.pooled_per_s
         cost_s = 1.0 / rates.pooled_per_s
     spread = config.prior_uncertainty_factor
-    if state.doubt:
+    if state.steps.doubt:
         spread = interval_factor(math.hypot(sigma, law, _FORM_SIGMA))
     return Capacity(
         request_cost_s=cost_s,

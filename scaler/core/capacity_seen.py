@@ -296,7 +296,7 @@ def see_stretch(
     found = seen_stretch(batch, flow.requests_per_s, ttft, waiting_replicas=together)
     if found is None:
         return before
-    target = math.log(min(max(found.stretch, 1.0 / _STRETCH_MAX), _STRETCH_MAX))
+    target = math.log(min(max(found.stretch, 1.0), _STRETCH_MAX))
     step = (target - before.log) * found.late / (before.weight + found.late + _STRETCH_PRIOR)
     return Stretch(
         log=before.log + min(max(step, -_STRETCH_STEP), _STRETCH_STEP),

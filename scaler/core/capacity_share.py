@@ -42,8 +42,8 @@ _SOLVE_STEPS = 8
 _SLACK_MAX = 2.0
 _SLACK_GOOD = 2e-3
 _SHARE_LIKELY = 0.7
-_STRETCH_REQUESTS_MIN = 5.0  # above a bound, to say something of the tail
-_STRETCH_TAIL_MIN, _STRETCH_TAIL_MAX = 0.01, 0.3  # of all requests
+_STRETCH_REQUESTS_MIN = 2.0  # above a bound, to say something of the tail
+_STRETCH_TAIL_MIN, _STRETCH_TAIL_MAX = 0.005, 0.3  # of all requests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,9 @@ Kalman filter without dynamics, which is recursive least squares with the prior 
 (Ljung 1999, section 11.2), in relative error: a coefficient that is not seen keeps its prior and
 its doubt, and what cannot be told apart (a steady load says one thing only) stays correlated.
 
-Added to the textbook: an outlier is held to three standard deviations; a multiple that would fall
-below its floor is projected onto it, and takes the others along by their correlation; and what is
-published follows the filter by a bounded share for each observation.
+Added to the textbook: an outlier beyond three standard deviations counts for little; a multiple
+that would fall below its floor is projected onto it, and takes the others along by their
+correlation; and what is published follows the filter by a bounded share for each observation.
 """
 
 import math
@@ -30,8 +30,11 @@ Doubt: TypeAlias = tuple[float, ...]
 """Covariance of the multiples, its upper triangle by rows: 00 01 02 03 11 12 13 22 23 33."""
 
 _INTERVAL_SIGMAS = 1.645  # of a normal distribution that holds 90 % of it
-_PRIOR_CORRELATION = 0.5
+_PRIOR_SIGMAS = 1.3  # the prior's factor is this many: one at its very limit is still believed in
+_PRIOR_CORRELATION = 0.7
 _OUTLIER_SIGMAS = 3.0
+_OUTLIER_POWER = 3.0
+_OUTLIERS_MAX = 40  # in a row: ten minutes of ticks
 _MULTIPLE_MIN = 0.02
 _MULTIPLE_MAX = 100.0
 _BALANCE_SIGMA = 0.015  # relative: tokens in flight at either end, and fluctuations of the context
@@ -63,10 +66,19 @@ class StepTimes:
     per_prefill_token_s: float
 
 
-def first_doubt(config: CapacityConfig) -> Doubt:
-    """The prior's covariance: each multiple is within the factor nine times in ten.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """The estimated multiples, their covariance (empty before any sample), outliers in a row."""
 
-    Half of it is common to all, because a faster GPU does everything faster.
+    estimate: Four = (1.0, 1.0, 1.0, 1.0)
+    doubt: Doubt = ()
+    outliers: int = 0
+
+
+def first_doubt(config: CapacityConfig) -> Doubt:
+    """The prior's covariance: each multiple is within the factor four times in five.
+
+    Most of it is common to all, because a faster GPU does everything faster.
     """
     each = _prior_variance(config)
     both = _PRIOR_CORRELATION * each
@@ -74,7 +86,7 @@ def first_doubt(config: CapacityConfig) -> Doubt:
 
 
 def _prior_variance(config: CapacityConfig) -> float:
-    return (math.log(config.prior_uncertainty_factor) / _INTERVAL_SIGMAS) ** 2
+    return (math.log(config.prior_uncertainty_factor) / _PRIOR_SIGMAS) ** 2
 
 
 def step_times(multiples: Four, config: CapacityConfig) -> StepTimes:
@@ -106,20 +118,21 @@ def interval_factor(sigma: float) -> float:
     return math.exp(_INTERVAL_SIGMAS * sigma)
 
 
-def learn(
-    sample: Sample, multiples: Four, doubt: Doubt, config: CapacityConfig
-) -> tuple[Four, Doubt]:
-    """Multiples and doubt after one interval.
+def learn(sample: Sample, before: Filter, config: CapacityConfig) -> Filter:
+    """The filter after one interval.
 
-    The doubt grows by as much in ``memory_s`` as the prior's was, so that old evidence fades.
+    The doubt grows by as much in ``memory_s`` as the prior's was, so that old evidence fades.  An
+    outlier counts less the further off it is (a redescending influence: Huber 1981, section 4.8),
+    so that a sick replica teaches little; when nothing but outliers has come for ten minutes, it is
+    the estimate that is wrong, and the doubt is the prior's again.
     """
     busy = sample.busy_ratio
     a = sample.steps_per_s * config.overhead_s / busy
     b = sample.output_per_s * config.per_sequence_s / busy
     c = sample.context_per_s * config.per_kv_token_s / busy
     d = sample.prompt_per_s * config.per_prefill_token_s / busy
-    x0, x1, x2, x3 = multiples
-    p00, p01, p02, p03, p11, p12, p13, p22, p23, p33 = doubt
+    x0, x1, x2, x3 = before.estimate
+    p00, p01, p02, p03, p11, p12, p13, p22, p23, p33 = before.doubt or first_doubt(config)
     w0 = a * p00 + b * p01 + c * p02 + d * p03
     w1 = a * p01 + b * p11 + c * p12 + d * p13
     w2 = a * p02 + b * p12 + c * p22 + d * p23
@@ -128,7 +141,8 @@ def learn(
     variance = a * w0 + b * w1 + c * w2 + d * w3 + noise
     surprise = 1.0 - (a * x0 + b * x1 + c * x2 + d * x3)
     outlier = _OUTLIER_SIGMAS * math.sqrt(variance)
-    kept = min(1.0, outlier / abs(surprise)) if surprise else 1.0
+    far = abs(surprise) > outlier
+    kept = (outlier / abs(surprise)) ** _OUTLIER_POWER if far else 1.0
     gain = kept * surprise / variance
     known = kept * (2.0 - kept) / variance
     most = _prior_variance(config)
@@ -148,7 +162,10 @@ def learn(
     moved = (x0 + gain * w0, x1 + gain * w1, x2 + gain * w2, x3 + gain * w3)
     if min(moved) < _MULTIPLE_MIN or max(moved) > _MULTIPLE_MAX:
         moved = _projected(moved, less)
-    return moved, less
+    outliers = before.outliers + 1 if far else 0
+    if outliers >= _OUTLIERS_MAX:
+        return Filter(estimate=moved, doubt=first_doubt(config))
+    return Filter(estimate=moved, doubt=less, outliers=outliers)
 
 
 _ROWS = ((0, 1, 2, 3), (1, 4, 5, 6), (2, 5, 7, 8), (3, 6, 8, 9))  # places of a row in the triangle

@@ -10,21 +10,21 @@ from hypothesis import strategies as st
 
 from scaler.core.capacity import (
     CapacityState,
-    Context,
-    Limits,
     capacity_of,
     carried,
     replicas_for,
     unlearned_cost_s,
     update_capacity,
 )
-from scaler.core.capacity_seen import Gauges, busy_ratio
+from scaler.core.capacity_seen import Context, Gauges, Limits, busy_ratio, see_sample
+from scaler.core.capacity_steps import Filter
 from scaler.core.config import CapacityConfig, PolicyConfig, SloConfig
 from scaler.core.model import (
     Capacity,
     Cause,
     Demand,
     Gpu,
+    Latency,
     NoData,
     Observation,
     Queue,
@@ -32,7 +32,20 @@ from scaler.core.model import (
     Role,
     Work,
 )
-from tests.core.play import CONFIG, observation
+from tests.core.play import observation
+
+# A request of DEMAND costs half a second: 1000 * 0.4 ms, and 200 steps of 50 ms shared by 100.
+CONFIG = PolicyConfig(
+    capacity=CapacityConfig(
+        overhead_s=0.05,
+        per_sequence_s=0.0,
+        per_kv_token_s=0.0,
+        per_prefill_token_s=4e-4,
+        sequences_max=100.0,
+        kv_capacity_tokens=1e9,
+        load_max_ratio=0.8,
+    )
+)
 
 DEMAND = Demand(
     requests_per_s=4.0,
@@ -133,7 +146,8 @@ def test_the_interval_narrows_with_evidence_and_never_closes() -> None:
     """
     doubt = (0.09, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.01)
     spreads = [
-        capacity_of(DEMAND, replace(FRESH, doubt=of), CONFIG) for of in ((), doubt, (0.0,) * 10)
+        capacity_of(DEMAND, replace(FRESH, steps=Filter(doubt=of)), CONFIG)
+        for of in ((), doubt, (0.0,) * 10)
     ]
     factors = [item.request_cost_high_s / item.request_cost_s for item in spreads]
     narrow = math.exp(1.645 * math.hypot(0.1, 0.03))
@@ -233,7 +247,7 @@ def test_one_interval_moves_each_coefficient_by_no_more_than_its_part_of_the_lim
     state = after(busy(15.0))
     assert state.multiples[0] == pytest.approx(1.1**0.6)
     assert state.multiples[3] == pytest.approx(1.1**0.6)
-    assert state.estimate[0] > state.multiples[0]
+    assert state.steps.estimate[0] > state.multiples[0]
     assert state.evidence_s == pytest.approx(60.0)
 
 
@@ -304,9 +318,9 @@ def test_what_says_nothing_of_a_step_teaches_nothing(seen: Observation) -> None:
 
 
 def test_a_few_fresh_replicas_or_preemptions_teach_less_and_not_nothing() -> None:
-    clean = after(busy(15.0)).estimate[0]
-    fresh = after(_cold(busy(15.0), ready=5)).estimate[0]  # four were ready before
-    preempted = after(busy(15.0, preemptions=3.0)).estimate[0]
+    clean = after(busy(15.0)).steps.estimate[0]
+    fresh = after(_cold(busy(15.0), ready=5)).steps.estimate[0]  # four were ready before
+    preempted = after(busy(15.0, preemptions=3.0)).steps.estimate[0]
     assert 1.0 < fresh < clean
     assert 1.0 < preempted < clean
 
@@ -321,13 +335,45 @@ def test_the_first_reading_of_the_gauge_only_begins() -> None:
     assert first.evidence_s == 0.0
 
 
-def test_an_outlier_is_held_to_three_deviations_once_there_is_evidence() -> None:
+def _learned() -> CapacityState:
     state = STARTED
     for tick in range(1, 60):
         state = after(busy(15.0 * tick, steps=150.0 if tick % 2 else 450.0), state)
+    return state
+
+
+def test_an_outlier_teaches_little_once_there_is_evidence() -> None:
+    state = _learned()
     wild = after(busy(900.0, prompt_tokens=1.0), state)
-    assert wild.multiples[0] == pytest.approx(state.multiples[0], rel=0.05)
-    assert wild.multiples[3] == pytest.approx(state.multiples[3], rel=0.05)
+    assert wild.steps.outliers == 1
+    assert wild.multiples[0] == pytest.approx(state.multiples[0], rel=0.01)
+    assert wild.multiples[3] == pytest.approx(state.multiples[3], rel=0.01)
+    assert after(busy(915.0), wild).steps.outliers == 0
+
+
+def test_after_ten_minutes_of_nothing_else_the_outliers_are_right() -> None:
+    """Everything takes twice as long as it did: four times the prior instead of two."""
+    state = _learned()
+    for tick in range(60, 60 + 39):
+        state = after(_halved(busy(15.0 * tick, steps=150.0 if tick % 2 else 450.0)), state)
+    assert state.multiples[0] < 2.3
+    for tick in range(99, 160):
+        state = after(_halved(busy(15.0 * tick, steps=150.0 if tick % 2 else 450.0)), state)
+    assert state.multiples[0] == pytest.approx(4.0, rel=0.05)
+    assert state.multiples[3] == pytest.approx(4.0, rel=0.05)
+
+
+def _halved(seen: Observation) -> Observation:
+    """Half of the work in the same time."""
+    work = seen.work
+    assert isinstance(work, Work)
+    slow = replace(
+        work,
+        engine_steps=0.5 * work.engine_steps,
+        output_tokens=0.5 * work.output_tokens,
+        prompt_tokens=0.5 * work.prompt_tokens,
+    )
+    return replace(seen, work=slow)
 
 
 def test_a_coefficient_that_would_turn_negative_stays_at_its_floor() -> None:
@@ -434,25 +480,27 @@ def test_contexts_are_learned_from_the_kv_cache() -> None:
 
 def test_a_new_pod_template_starts_from_the_old_estimate_widened() -> None:
     learned = replace(
-        STARTED, key="a", multiples=(1.5, 1.0, 1.0, 2.0), doubt=(0.01,) * 10, evidence_s=5000.0,
-        kv_capacity_tokens=9e5, limits=Limits(sequences=64.0),
+        STARTED, key="a", multiples=(1.5, 1.0, 1.0, 2.0), steps=Filter(doubt=(0.01,) * 10),
+        evidence_s=5000.0, kv_capacity_tokens=9e5, limits=Limits(sequences=64.0),
     )  # fmt: skip
     quiet = replace(busy(15.0, output_tokens=0.0, prompt_tokens=0.0, interval_s=1e-3),
                     capacity_key="b")  # fmt: skip
     state = after(quiet, learned)
     assert (state.key, state.multiples) == ("b", (1.5, 1.0, 1.0, 2.0))
     assert state.evidence_s == pytest.approx(500.0)
-    assert (state.kv_capacity_tokens, state.doubt, state.limits.sequences) == (0.0, (), 0.0)
+    assert (state.kv_capacity_tokens, state.steps.doubt, state.limits.sequences) == (0.0, (), 0.0)
     same = after(replace(quiet, capacity_key="a"), learned)
-    assert (same.doubt, same.limits.sequences) == (learned.doubt, 64.0)
+    assert (same.steps.doubt, same.limits.sequences) == (learned.steps.doubt, 64.0)
 
 
 def test_the_first_key_names_what_was_learned_without_one() -> None:
-    learned = replace(STARTED, doubt=(0.01,) * 10, evidence_s=5000.0, kv_capacity_tokens=9e5)
+    learned = replace(
+        STARTED, steps=Filter(doubt=(0.01,) * 10), evidence_s=5000.0, kv_capacity_tokens=9e5
+    )
     quiet = replace(busy(15.0, output_tokens=0.0, prompt_tokens=0.0, interval_s=1e-3),
                     capacity_key="a")  # fmt: skip
     state = after(quiet, learned)
-    assert (state.key, state.kv_capacity_tokens, state.doubt) == ("a", 9e5, (0.01,) * 10)
+    assert (state.key, state.kv_capacity_tokens, state.steps.doubt) == ("a", 9e5, (0.01,) * 10)
     assert state.evidence_s == pytest.approx(5000.0)
 
 
@@ -460,3 +508,58 @@ def test_a_series_in_the_priors_weights_does_not_move_with_what_is_learned() -> 
     """1000 * 0.4 ms + 200 * 50 ms / 100; cached prompts are not work."""
     assert unlearned_cost_s(DEMAND, CONFIG) == pytest.approx(0.5)
     assert unlearned_cost_s(replace(DEMAND, cached_ratio=0.5), CONFIG) == pytest.approx(0.3)
+
+
+# -- how busy replicas are that have few sequences -----------------------------------------------
+
+
+def sparse(itl: Latency | NoData, gpu_ratio: float | None = None) -> Observation:
+    """Two sequences a step, 20 steps a second on each of 4 replicas."""
+    seen = busy(15.0, steps=1200.0, output_tokens=2400.0, prompt_tokens=0.0, requests_finished=9.0)
+    gpu: Gpu | NoData = NoData(cause=Cause.ABSENT)
+    if gpu_ratio is not None:
+        gpu = Gpu(
+            seen_at_s=15.0, coverage_ratio=1.0, utilisation_mean_ratio=gpu_ratio,
+            utilisation_max_ratio=gpu_ratio,
+        )  # fmt: skip
+    return replace(seen, itl=itl, gpu=gpu)
+
+
+def gaps(*counts: float) -> Latency:
+    """Gaps between tokens by bucket: to 10 ms, to 40 ms, above."""
+    return Latency(
+        seen_at_s=15.0, coverage_ratio=1.0, window_s=60.0, bounds_s=(0.01, 0.04), counts=counts
+    )
+
+
+def busy_of(seen: Observation) -> float:
+    sample = see_sample(seen, Gauges(seen_at_s=0.0, running=8.0, ready=4), context=1000.0)
+    assert sample is not None
+    return sample.busy_ratio
+
+
+def test_gaps_between_tokens_times_steps_are_the_time_that_was_busy() -> None:
+    """Steps of sqrt(10 * 40) = 20 ms fill 0.4 of the time; chance says 0.8 of so small a batch."""
+    assert busy_of(sparse(gaps(0.0, 10.0, 0.0))) == pytest.approx(busy_ratio(2.0))
+    assert busy_of(sparse(gaps(0.0, 0.0, 10.0))) == pytest.approx(busy_ratio(2.0), abs=0.01)
+    long = gaps(0.0, 0.0, 10.0)
+    assert busy_of(sparse(replace(long, bounds_s=(0.01, 0.046)))) == pytest.approx(0.92)
+
+
+def test_dcgm_and_the_gaps_meet_in_the_middle() -> None:
+    """0.92 by the gaps, 1 by DCGM: the root of 0.92."""
+    long = replace(gaps(0.0, 0.0, 10.0), bounds_s=(0.01, 0.046))
+    assert busy_of(sparse(long, gpu_ratio=1.0)) == pytest.approx(math.sqrt(0.92))
+
+
+@pytest.mark.parametrize(
+    "itl",
+    [
+        NoData(cause=Cause.ABSENT),
+        gaps(0.0, 0.0, 0.0),
+        replace(gaps(1.0), bounds_s=()),
+    ],
+    ids=["absent", "empty", "without bounds"],
+)
+def test_without_gaps_chance_tells(itl: Latency | NoData) -> None:
+    assert busy_of(sparse(itl)) == pytest.approx(busy_ratio(2.0))
