@@ -1,4 +1,4 @@
-"""The page of ``scaler report --advisory``: what would have been, beside what the live scaler did."""
+"""The page of ``scaler report --advisory``: what would have been, beside what was."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypedDict

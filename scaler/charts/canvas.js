@@ -71,13 +71,13 @@ export function rule(context, { x1, y1, x2, y2, colour = "--line", dash = [], wi
 }
 
 /** A line over time, broken where nothing was seen; its area where the line has one. */
-export function series(context, line, { at_s: at, values, range, gap_s: gap, x, y, floor }) {
+export function series(context, line, { at_s: at, values, range, reach_s: reach, x, y, floor }) {
   context.save();
   context.strokeStyle = context.fillStyle = tone(line.tone);
   context.lineWidth = line.width ?? 1.6;
   context.lineJoin = "round";
   context.setLineDash(line.dash ?? []);
-  for (const part of parts(at, values, gap, range)) {
+  for (const part of parts(at, values, reach, range)) {
     const points = outline(at, values, part, { x, y, step: line.step });
     if (line.area) shade(context, [...points, points.at(-2), floor, points[0], floor], 0.16);
     context.beginPath();
@@ -90,10 +90,10 @@ export function series(context, line, { at_s: at, values, range, gap_s: gap, x, 
 }
 
 /** The area between two columns. */
-export function band(context, { tone: colour }, { at_s: at, low, high, range, gap_s: gap, x, y }) {
+export function band(context, { tone: colour }, { at_s: at, low, high, range, reach_s: reach, x, y }) {
   context.save();
   context.fillStyle = tone(colour);
-  for (const part of parts(at, high, gap, range)) {
+  for (const part of parts(at, high, reach, range)) {
     const top = outline(at, high, part, { x, y, step: false });
     const bottom = outline(at, low, part, { x, y, step: false });
     const back = [];

@@ -80,10 +80,14 @@ export class Charts {
 
   /**
    * New data: `at_s` and `columns` (name to Float64Array, NaN where nothing was seen), `stage` (a
-   * place in `stages` per row), `tick_s`, `limits` (panel title to `[value, label]`), `events`.
+   * place in `stages` per row), `tick_s`, `step_s` (how long each row lasts, where that is not a
+   * tick), `limits` (panel title to `[value, label]`), `events` (`at_s`, `label`, `kind`, and
+   * `until_s` where one lasts).
    */
   update(data) {
-    this.data = { ...data, gap_s: GAP_TICKS * data.tick_s };
+    const step_s = data.step_s ?? new Float64Array(data.at_s.length).fill(data.tick_s);
+    const reach_s = data.at_s.map((at, place) => at + GAP_TICKS * step_s[place]);
+    this.data = { ...data, step_s, reach_s };
     const last_s = data.at_s.at(-1) ?? 0;
     const least_s = data.sparse ? SPAN_TICKS_MIN * data.tick_s : data.tick_s;
     const before = this.whole_s;

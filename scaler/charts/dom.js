@@ -2,17 +2,7 @@
 
 /** An element with a class, text and attributes; children are appended as they are. */
 export function make(tag, { cls = "", text = null, attrs = {}, kids = [] } = {}) {
-  return dress(document.createElement(tag), { cls, text, attrs, kids });
-}
-
-const SVG = "http://www.w3.org/2000/svg";
-
-/** The same for SVG. */
-export function makeSvg(tag, { cls = "", text = null, attrs = {}, kids = [] } = {}) {
-  return dress(document.createElementNS(SVG, tag), { cls, text, attrs, kids });
-}
-
-function dress(element, { cls, text, attrs, kids }) {
+  const element = document.createElement(tag);
   if (cls) element.setAttribute("class", cls);
   if (text !== null) element.textContent = text;
   for (const [name, value] of Object.entries(attrs)) element.setAttribute(name, value);

@@ -28,7 +28,7 @@ export class Overview {
     this.element.addEventListener("dblclick", () => this.chosen(null));
   }
 
-  draw({ at_s, columns, gap_s, whole_s: [low, high], window, time }) {
+  draw({ at_s, columns, reach_s, whole_s: [low, high], window, time }) {
     const context = this.layers.fit();
     if (!context) return;
     const { width, height } = this.layers;
@@ -39,7 +39,7 @@ export class Overview {
     const top = niceTop(highest(this.lines.map((line) => columns[line.column]), range, 1), true);
     const y = linear({ low: 0, high: top, from: floor, to: 2 });
     for (const line of this.lines) {
-      series(context, line, { at_s, values: columns[line.column], range, gap_s, x: this.scale, y, floor });
+      series(context, line, { at_s, values: columns[line.column], range, reach_s, x: this.scale, y, floor });
     }
     rule(context, { x1: this.scale.from, x2: this.scale.to, y1: floor, y2: floor });
     this.times(context, time, floor);

@@ -173,14 +173,13 @@ export class Strip {
     const context = this.layers.fit();
     if (!context) return;
     this.view = view;
-    const { at_s: at, stage, stages, scale, range, gap_s, tick_s, time } = view;
-    const [from, to] = range;
-    const found = runs(at.subarray(from, to), stage.subarray(from, to), { gap_s, tick_s });
+    const { at_s, stage, stages, scale, time } = view;
+    const found = runs(at_s, stage, view);
     for (const run of found) block(context, run, { scale, name: stages[run.value] });
     const { at: ticks, step_s } = timeTicks(scale, { zero_s: time.zero(scale.high) });
-    for (const at_s of ticks) {
-      const x = Math.min(Math.max(scale(at_s), 24), scale.to - 18);
-      text(context, time.tick(at_s, step_s), { x, y: STRIP + 12, align: "center" });
+    for (const tick_s of ticks) {
+      const x = Math.min(Math.max(scale(tick_s), 24), scale.to - 18);
+      text(context, time.tick(tick_s, step_s), { x, y: STRIP + 12, align: "center" });
     }
     this.keys(found, stages);
   }
@@ -188,13 +187,13 @@ export class Strip {
   keys(found, stages) {
     const shares = new Map();
     let total = 0;
-    for (const { value, ticks } of found) {
-      shares.set(value, (shares.get(value) ?? 0) + ticks);
-      total += ticks;
+    for (const { value, begin_s: begin, end_s: end } of found) {
+      shares.set(value, (shares.get(value) ?? 0) + end - begin);
+      total += end - begin;
     }
     const order = [...shares].sort((a, b) => b[1] - a[1] || a[0] - b[0]);
-    this.legend.replaceChildren(...order.map(([value, ticks]) => {
-      const share = Math.round((100 * ticks) / total);
+    this.legend.replaceChildren(...order.map(([value, lasted]) => {
+      const share = Math.round((100 * lasted) / total);
       const swatch = make("i", { cls: "swatch", attrs: { "data-stage": stages[value] } });
       return make("span", { cls: "key", kids: [swatch, `${words(stages[value])} ${share < 1 ? "<1" : share} %`] });
     }));

@@ -5,7 +5,7 @@ import { Layers, dot, rule, text } from "./canvas.js";
 import { linear, niceTicks } from "./scales.js";
 import { onTheme, tone } from "./theme.js";
 
-const MARGIN = { left: 64, right: 22, top: 14, bottom: 44 };
+const MARGIN = { left: 78, right: 22, top: 14, bottom: 44 };
 const REACH_PX = 16;
 const MISSES_LEAST = 1e-5; // 99.999 %: what a day of requests can tell apart
 const NINES = [0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9999, 1 - MISSES_LEAST];

@@ -4,13 +4,16 @@ import { firstFrom } from "./scales.js";
 
 const JOINED_MAX = 4; // ticks between two forecasts that are still one line
 
-/** Runs of places without a hole: values there, and times no further apart than `gap_s`. */
-export function parts(at_s, values, gap_s, [from, to] = [0, at_s.length]) {
+/**
+ * Runs of places without a hole: values there, and no row later than the one before it reaches
+ * (`reach_s`, the time up to which the next row still belongs to it).
+ */
+export function parts(at_s, values, reach_s, [from, to] = [0, at_s.length]) {
   const found = [];
   let begin = -1;
   for (let place = from; place < to; place += 1) {
     const there = !Number.isNaN(values[place]);
-    const far = place > from && at_s[place] - at_s[place - 1] > gap_s;
+    const far = place > from && at_s[place] > reach_s[place - 1];
     if (begin >= 0 && (!there || far)) {
       found.push([begin, place]);
       begin = -1;
@@ -76,19 +79,18 @@ export function forTime(at_s, lead_s, values) {
   return found;
 }
 
-/** Runs of equal places in a row, as `{ value, begin_s, end_s, ticks }`. */
-export function runs(at_s, values, { gap_s: gap, tick_s: tick }) {
+/** Runs of equal places in a row, as `{ value, begin_s, end_s }`; a row lasts `step_s`. */
+export function runs(at_s, values, { reach_s: reach, step_s: step, range: [from, to] }) {
   const found = [];
   let open = null;
-  for (let place = 0; place < at_s.length; place += 1) {
-    const broken = place > 0 && at_s[place] - at_s[place - 1] > gap;
+  for (let place = from; place < to; place += 1) {
+    const broken = place > from && at_s[place] > reach[place - 1];
     if (open && !broken) open.end_s = at_s[place];
     if (!open || broken || open.value !== values[place]) {
-      open = { value: values[place], begin_s: at_s[place], end_s: at_s[place], ticks: 0 };
+      open = { value: values[place], begin_s: at_s[place], end_s: at_s[place] };
       found.push(open);
     }
-    open.ticks += 1;
-    open.end_s = at_s[place] + tick;
+    open.end_s = at_s[place] + step[place];
   }
   return found;
 }

@@ -1,6 +1,10 @@
-"""The last hours of every target in memory, for the live page: bounded, oldest first forgotten."""
+"""The last day of every target in memory, for the live page: bounded, oldest first forgotten.
 
-from dataclasses import dataclass
+The last hour and a half is kept as it was decided; what is older as one row for every five minutes,
+in which a queue and a latency keep their worst, work its mean, and counts what they were last.
+"""
+
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,41 +13,112 @@ from scaler.core.model import Decision, NoData, Stage
 from scaler.service.board import TriggerKey
 from scaler.service.loop import TickReport
 
-ROWS_MAX = 480  # two hours of 15 s ticks; 29 kB a target
-COLUMNS = (
-    "at_s",
-    "desired",
-    "published",
-    "wanted",
-    "ready",
-    "starting",
-    "running",
-    "waiting",
-    "kv_cache_ratio",
-    "gpu_util_ratio",
-    "ttft_p95_s",
-    "load",
-    "forecast_upper",
-    "decided_by",
-)
+Row: TypeAlias = NDArray[np.float64]
+"""One row of ``COLUMNS``, or several; NaN where there was no data."""
+
+ROWS_MAX = 360  # 90 minutes of 15 s ticks
+COARSE_S = 300.0
+COARSE_ROWS_MAX = 276  # 23 hours; with the rows above 24 kB a target, 24 MB for a thousand
+COUNTS = ("desired", "published", "wanted", "ready", "starting", "decided_by")
+WORST = ("waiting", "ttft_p95_s")
+MEAN = (
+    "running", "kv_cache_ratio", "gpu_util_ratio", "load", "forecast_upper", "forecast_mean",
+    "forecast_lead_s",
+)  # fmt: skip
+COLUMNS = ("at_s", *COUNTS, *WORST, *MEAN)
+"""``decided_by`` is the index of a stage."""
+STEP = "step_s"
+"""The column after the others in ``History.rows``: for how long a row stands."""
 _STAGES = tuple(Stage)
+_UNSEEN = -1
+_COUNT_MAX = np.iinfo(np.int16).max
+_VALUE_MAX = float(np.finfo(np.float16).max)  # its three digits are what a chart can show
 
 
-@dataclass(slots=True)
 class _Ring:
-    """Times need every digit; counts and ratios do not."""
+    """Rows in as few bytes as a chart allows: times need every digit, counts are whole."""
 
-    at_s: NDArray[np.float64]
-    values: NDArray[np.float32]
-    filled: int = 0
+    def __init__(self, rows: int) -> None:
+        self.filled = 0
+        self._at_s = np.empty(rows, dtype=np.float64)
+        self._counts = np.empty((rows, len(COUNTS)), dtype=np.int16)
+        self._values = np.empty((rows, len(WORST) + len(MEAN)), dtype=np.float16)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next row takes the place of another."""
+        return self.filled >= len(self._at_s)
+
+    def push(self, row: Row) -> None:
+        """Take in a row of ``COLUMNS``; the oldest goes when there is no place."""
+        place = self.filled % len(self._at_s)
+        counts, values = row[1 : 1 + len(COUNTS)], row[1 + len(COUNTS) :]
+        self._at_s[place] = row[0]
+        self._counts[place] = np.where(np.isnan(counts), _UNSEEN, np.minimum(counts, _COUNT_MAX))
+        self._values[place] = np.minimum(values, _VALUE_MAX)
+        self.filled += 1
+
+    def rows(self, last: int | None = None) -> Row:
+        """The rows in order of time, all or so many of the last ones."""
+        count = min(self.filled, len(self._at_s))
+        count = count if last is None else min(count, last)
+        order = np.arange(self.filled - count, self.filled) % len(self._at_s)
+        counts = self._counts[order].astype(np.float64)
+        counts[counts == _UNSEEN] = np.nan
+        found: Row = np.column_stack((self._at_s[order], counts, self._values[order]))
+        return found
+
+
+class _Past:
+    """The rows of one trigger; ``recent`` also holds the five minutes that are not over yet."""
+
+    def __init__(self, rows_max: int, coarse_rows_max: int) -> None:
+        self.recent = _Ring(rows_max)
+        self.older = _Ring(coarse_rows_max)
+        self._begin_s = np.nan
+        self._open = 0  # rows of the five minutes that are not over yet
+
+    def take(self, row: Row) -> None:
+        begin_s = row[0] - row[0] % COARSE_S
+        if begin_s != self._begin_s:
+            if self._open:
+                self.older.push(_merged(self._begin_s, self.recent.rows(self._open)))
+            self._begin_s, self._open = begin_s, 0
+        self._open += 1
+        self.recent.push(row)
+
+    def rows(self, tick_s: float) -> Row:
+        recent, older = self.recent.rows(), self.older.rows()
+        begin_s = recent[0, 0] if self.recent.full else -np.inf
+        older = older[older[:, 0] < begin_s]
+        if len(older):  # no time is told twice, and none is left out
+            recent = recent[recent[:, 0] >= older[-1, 0] + COARSE_S]
+        step_s = np.repeat((COARSE_S, tick_s), (len(older), len(recent)))
+        found: Row = np.column_stack((np.concatenate((older, recent)), step_s))
+        return found
+
+
+def _merged(begin_s: float, rows: Row) -> Row:
+    """One row for several; NaN only where none of them saw anything."""
+    worst, mean = 1 + len(COUNTS), 1 + len(COUNTS) + len(WORST)
+    seen = rows[:, mean:]
+    there = np.isfinite(seen)
+    total, count = np.where(there, seen, 0.0).sum(axis=0), there.sum(axis=0)
+    means = np.divide(total, count, out=np.full(len(MEAN), np.nan), where=count > 0)
+    made: Row = rows[-1].copy()
+    made[0] = begin_s
+    made[worst:mean] = np.fmax.reduce(rows[:, worst:mean], axis=0)
+    made[mean:] = means
+    return made
 
 
 class History:
-    """A ring of rows per trigger; column ``decided_by`` is the index of the stage."""
+    """The past of each trigger."""
 
-    def __init__(self, rows_max: int = ROWS_MAX) -> None:
+    def __init__(self, rows_max: int = ROWS_MAX, coarse_rows_max: int = COARSE_ROWS_MAX) -> None:
         self._rows_max = rows_max
-        self._rings: dict[TriggerKey, _Ring] = {}
+        self._coarse_rows_max = coarse_rows_max
+        self._pasts: dict[TriggerKey, _Past] = {}
 
     def take(self, report: TickReport) -> None:
         """Append one row per decided trigger; forget dropped ones."""
@@ -51,28 +126,23 @@ class History:
             decision = entry.decision
             if decision is None or decision.at_s != report.at_s:
                 continue
-            ring = self._rings.get(entry.key)
-            if ring is None:
-                ring = self._rings[entry.key] = _Ring(
-                    at_s=np.empty(self._rows_max, dtype=np.float64),
-                    values=np.empty((self._rows_max, len(COLUMNS) - 1), dtype=np.float32),
-                )
-            place = ring.filled % self._rows_max
-            row = row_of(decision)
-            ring.at_s[place], ring.values[place] = row[0], row[1:]
-            ring.filled += 1
+            past = self._pasts.get(entry.key)
+            if past is None:
+                past = _Past(self._rows_max, self._coarse_rows_max)
+                self._pasts[entry.key] = past
+            past.take(np.array(row_of(decision)))
         for key in report.dropped:
-            self._rings.pop(key, None)
+            self._pasts.pop(key, None)
 
-    def rows(self, key: TriggerKey) -> list[list[float | None]]:
-        """The rows of a trigger in order of time; None where there was no data."""
-        ring = self._rings.get(key)
-        if ring is None:
+    def rows(self, key: TriggerKey, *, tick_s: float) -> list[list[float | None]]:
+        """The rows of a trigger in order of time, ``COLUMNS`` and ``STEP``; None is no data.
+
+        Rows of five minutes end where rows of ticks begin.
+        """
+        past = self._pasts.get(key)
+        if past is None:
             return []
-        count = min(ring.filled, self._rows_max)
-        start = ring.filled - count
-        order = (np.arange(start, start + count)) % self._rows_max
-        found = np.column_stack((ring.at_s[order], ring.values[order])).tolist()
+        found = past.rows(tick_s).tolist()
         return [[None if value != value else value for value in row] for row in found]  # noqa: PLR0124 - NaN
 
 
@@ -80,11 +150,13 @@ def row_of(decision: Decision) -> tuple[float, ...]:
     """One decision as a row of ``COLUMNS``; NaN where there was no data."""
     seen = decision.observation
     replicas, queue, kv, gpu = seen.replicas, seen.queue, seen.kv_cache, seen.gpu
-    load = upper = np.nan
+    load = np.nan
     if decision.demand is not None and decision.capacity is not None:
         load = decision.demand.requests_per_s * decision.capacity.request_cost_s
+    forecast = (np.nan, np.nan, np.nan)
     if decision.forecast is not None:
-        upper = decision.forecast.load_upper
+        ahead = decision.forecast
+        forecast = (ahead.load_upper, ahead.load_mean, ahead.lead_s)
     counts = (np.nan, np.nan, np.nan)
     if not isinstance(replicas, NoData):
         counts = (replicas.wanted, replicas.ready, replicas.starting)
@@ -93,14 +165,14 @@ def row_of(decision: Decision) -> tuple[float, ...]:
         decision.would_be,
         decision.replicas_desired,
         *counts,
-        np.nan if isinstance(queue, NoData) else queue.requests_running,
+        _STAGES.index(decision.decided_by),
         np.nan if isinstance(queue, NoData) else queue.requests_waiting,
+        _ttft_p95_s(decision),
+        np.nan if isinstance(queue, NoData) else queue.requests_running,
         np.nan if isinstance(kv, NoData) else kv.usage_mean_ratio,
         np.nan if isinstance(gpu, NoData) else gpu.utilisation_mean_ratio,
-        _ttft_p95_s(decision),
         load,
-        upper,
-        _STAGES.index(decision.decided_by),
+        *forecast,
     )
 
 

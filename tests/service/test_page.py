@@ -26,6 +26,8 @@ HOSTILE = (
 )
 ABSENT = "\N{EN DASH}"
 ROWS = "[...document.querySelectorAll('tr[data-id]')]"
+DRAWN = "document.querySelector('.charts[data-window]')"
+DESIRED = "[data-panel=Replicas] [data-key=desired] b"
 
 
 @asynccontextmanager
@@ -45,6 +47,28 @@ async def text(page, selector):
 
 async def names(page):
     return await page.value(f"{ROWS}.map(row => row.querySelector('a').textContent)")
+
+
+async def ink(page, panel, tone):
+    """The columns of a panel's canvas, in pixels, that have something of a tone's colour."""
+    return await page.value(f"""(() => {{
+      const probe = document.body.appendChild(document.createElement('i'));
+      probe.style.color = 'var({tone})';
+      const wanted = getComputedStyle(probe).color.match(/[\\d.]+/g).slice(0, 3).map(Number);
+      probe.remove();
+      const canvas = document.querySelector('[data-panel="{panel}"] canvas');
+      const {{ width, height }} = canvas;
+      const copy = Object.assign(document.createElement('canvas'), {{ width, height }});
+      const context = copy.getContext('2d', {{ willReadFrequently: true }});
+      context.drawImage(canvas, 0, 0);
+      const {{ data }} = context.getImageData(0, 0, width, height);
+      const found = new Set();
+      for (let place = 0; place < data.length; place += 4) {{
+        const near = wanted.every((part, index) => Math.abs(part - data[place + index]) < 24);
+        if (near && data[place + 3] > 150) found.add((place / 4) % width);
+      }}
+      return [...found].sort((a, b) => a - b);
+    }})()""")
 
 
 async def again(page):
@@ -98,7 +122,10 @@ async def test_the_list_says_what_needs_a_person_first(tmp_path):
 
 async def test_one_target_is_drawn_and_explained(tmp_path):
     async with shown(small_fleet(), tmp_path, "#/llm/chat", height=1200) as page:
-        await page.until("document.querySelectorAll('.panel svg path.line').length >= 8")
+        await page.until(DRAWN)
+        for panel, tone in (("Replicas", "--desired"), ("TTFT p95", "--ttft"), ("Use", "--kv"),
+                            ("Forecast", "--load")):  # fmt: skip
+            assert len(await ink(page, panel, tone)) > 300, panel
         status, told = await fetched(page, "/api/targets/llm/chat")
         assert status == 200
         for step in told["steps"]:
@@ -112,11 +139,12 @@ async def test_one_target_is_drawn_and_explained(tmp_path):
         proposed = {p["signal"]: str(p["replicas"]) for p in told["decision"]["proposals"]}
         silent = {item["signal"]: ABSENT for item in told["decision"]["blind"]}
         assert dict(shown_signals) == {**silent, **proposed}
-        assert "SLO 2 s" in await page.value("document.querySelector('text.limit').textContent")
-        assert set(await page.value("[...document.querySelectorAll('.strip rect')]"
-                                    ".map(rect => rect.dataset.stage)")) <= set(
-            told["history"]["stages"]
-        )  # fmt: skip
+        assert len(await ink(page, "TTFT p95", "--limit")) > 300  # the SLO's line
+        named = await page.value("[...document.querySelectorAll('.legend [data-stage]')]"
+                                 ".map(one => one.dataset.stage)")  # fmt: skip
+        decided = told["history"]["columns"].index("decided_by")
+        places = {int(row[decided]) for row in told["history"]["rows"]}
+        assert set(named) == {told["history"]["stages"][place] for place in places}
         assert await page.value("document.title") == "llm/chat · vllm-scaler"
         assert page.complaints == []
 
@@ -127,45 +155,52 @@ async def test_lines_break_where_nothing_was_seen(tmp_path):
     for place in range(30):
         fleet.tick({entry.key: BLIND if 10 <= place < 14 else CALM})
     async with shown(fleet, tmp_path, "#/llm/chat") as page:
-        path = await page.until("document.querySelector('path.s-running')?.getAttribute('d')")
-        assert path.count("M") == 2  # before and after the four blind ticks
-        ready = await page.value("document.querySelector('path.s-ready.line').getAttribute('d')")
-        assert ready.count("M") == 1  # Kubernetes was there all the time
+        await page.until(DRAWN)
+        width = await page.value("document.querySelector('.stack').clientWidth")
+        places = await ink(page, "Requests", "--running")
+        # Between the axis (46 pixels) and the right margin (14 pixels) lie 29 steps of a tick.
+        pixels = [46 + (width - 60) * place / 29 for place in range(30)]
+        assert not [x for x in places if pixels[9] + 2 < x < pixels[14] - 2]  # four blind ticks
+        assert len([x for x in places if x < pixels[9]]) > 0.9 * (pixels[9] - 46)
+        assert len([x for x in places if x > pixels[14]]) > 0.9 * (pixels[29] - pixels[14])
+        # Kubernetes was there all the time.
+        wanted = await ink(page, "Replicas", "--desired")
+        assert len([x for x in wanted if pixels[9] < x < pixels[14]]) > 50
 
 
 async def test_the_cursor_shows_the_values_of_its_time_and_stays_at_it(tmp_path):
     fleet = small_fleet()
     async with shown(fleet, tmp_path, "#/llm/chat", height=1200) as page:
-        await page.until("document.querySelector('.charts path.line')")
+        await page.until(DRAWN)
         _, told = await fetched(page, "/api/targets/llm/chat")
         columns, rows = told["history"]["columns"], told["history"]["rows"]
         assert (await text(page, ".when")).startswith("Latest")
         x, y, width = await page.value(
-            "(() => { const b = document.querySelector('.charts').getBoundingClientRect();"
+            "(() => { const b = document.querySelector('.stack').getBoundingClientRect();"
             " return [b.x, b.y, b.width]; })()"
         )
         # Half of the way between the axis (46 pixels) and the right margin (14 pixels).
         await page.move(x + 46 + (width - 60) / 2, y + 60)
         middle = rows[round((len(rows) - 1) / 2)]
         await page.until("document.querySelector('.when').textContent.startsWith('At')")
-        assert await text(page, ".key.s-desired b") == str(int(middle[columns.index("desired")]))
-        running = float(await text(page, ".key.s-running b"))
+        assert await text(page, DESIRED) == str(int(middle[columns.index("desired")]))
+        running = float(await text(page, "[data-panel=Requests] [data-key=running] b"))
         assert running == pytest.approx(middle[columns.index("running")], rel=0.01)
         at = await text(page, ".when")
         fleet.tick({entry: CALM for entry in fleet.registry.entries if entry.name == "chat"})
         await again(page)
         assert await text(page, ".when") == at
-        assert await text(page, ".key.s-desired b") == str(int(middle[columns.index("desired")]))
+        assert await text(page, DESIRED) == str(int(middle[columns.index("desired")]))
 
 
 async def test_the_charts_are_reached_and_read_by_keyboard(tmp_path):
     async with shown(small_fleet(), tmp_path, "#/llm/chat") as page:
-        await page.until("document.querySelector('.charts path.line')")
-        for _ in range(12):
+        await page.until(DRAWN)
+        for _ in range(20):
             await page.press("Tab")
             if await page.value("document.activeElement.getAttribute('role') === 'slider'"):
                 break
-        assert await page.value("document.activeElement.className") == "charts"
+        assert await page.value("document.activeElement.className") == "stack"
         last = await page.value("Number(document.activeElement.ariaValueMax)")
         assert last == 79  # eighty rows
         await page.press("ArrowLeft")
@@ -364,7 +399,7 @@ async def test_a_target_that_is_gone_or_undecided_or_faulty_has_a_page(tmp_path)
 async def test_nothing_moves_while_values_change(tmp_path):
     fleet = small_fleet()
     async with shown(fleet, tmp_path, "#/llm/chat") as page:
-        await page.until("document.querySelector('.charts path.line')")
+        await page.until(DRAWN)
         await page.value(
             "new Promise(done => setTimeout(done, 50)).then(() => { window.shift = 0;"
             " new PerformanceObserver(list => { for (const one of list.getEntries())"

@@ -11,6 +11,8 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from scaler import charts
+from scaler.charts import NAMES
 from scaler.core.model import Mode
 from scaler.service.web import assets as module
 from scaler.service.web.assets import assets
@@ -18,6 +20,8 @@ from tests.service.page_fleet import Fleet
 
 CALM = {"ready": "2", "rate": "2", "running": "8", "min": "1", "max": "20"}
 FOLDER = Path(str(resources.files("scaler.service.web")))
+SHARED = Path(str(resources.files("scaler.charts")))
+REPORTS = Path(str(resources.files("simulations.report_assets")))
 
 
 @asynccontextmanager
@@ -30,13 +34,16 @@ async def client(fleet):
 
 
 def scripts():
-    return [path.read_text(encoding="utf-8") for path in FOLDER.glob("*.js")]
+    """Of the page's own, and of what they need of the charts."""
+    paths = [*FOLDER.glob("*.js"), *(SHARED / name for name in NAMES if name.endswith(".js"))]
+    return [path.read_text(encoding="utf-8") for path in paths]
 
 
 async def test_every_file_of_the_page_is_served_and_only_those():
-    referred = {"/", "/page.js", "/page.css", "/icon.svg"}
+    referred = {"/", "/page.js", "/charts.css", "/page.css", "/icon.svg"}
     for text in scripts():
         referred |= {f"/{name}" for name in re.findall(r'from "\./(\w+\.js)"', text)}
+    assert "/panels.js" in referred
     assert {asset.path for asset in assets()} == referred
     async with client(Fleet()) as session:
         for asset in assets():
@@ -72,15 +79,17 @@ def test_a_missing_file_is_left_out(tmp_path, monkeypatch):
     shutil.copy(FOLDER / "index.html", package)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(module, "__package__", "thin")
+    assert [asset.path for asset in assets()] == ["/", *(f"/{name}" for name in NAMES)]
+    monkeypatch.setattr(charts, "__package__", "thin")
     assert [asset.path for asset in assets()] == ["/"]
 
 
 def test_nothing_of_the_page_comes_from_elsewhere_or_from_markup():
-    sources = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.[chj]*s*")}
-    assert {"page.js", "list.js", "detail.js", "charts.js", "dom.js", "page.css"} <= set(sources)
+    paths = [*FOLDER.glob("*.[chj]*s*"), *SHARED.glob("*.[cj]*s"), *REPORTS.glob("*.[cj]*s")]
+    sources = {path.name: path.read_text(encoding="utf-8") for path in paths}
+    assert {"page.js", "detail.js", "charts.js", "dom.js", "page.css", "report.css"} <= set(sources)
     for name, text in sources.items():
-        foreign = set(re.findall(r"https?://[^\s\"']+", text)) - {"http://www.w3.org/2000/svg"}
-        assert not foreign, name
+        assert not re.findall(r"https?://[^\s\"']+", text), name
         markup = re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", text)
         assert not markup, name
     index = (FOLDER / "index.html").read_text(encoding="utf-8")
@@ -128,13 +137,14 @@ async def test_the_age_of_data_is_that_of_the_oldest_signal():
 async def test_one_target_says_how_its_number_came_about():
     fleet = Fleet()
     entry = fleet.add("chat", mode=Mode.ADVISORY)
-    for _ in range(30):  # longer than the hold of 300 s
+    for _ in range(30):
         fleet.tick({entry.key: {**CALM, "ready": "6", "rate": "4"}})
     async with client(fleet) as session, session.get("/api/targets/llm/chat") as answer:
         told = await answer.json()
     assert [step["replicas"] for step in told["steps"]][-1] == told["published"] == 6
-    assert told["steps"][0]["reason"].startswith("work: arriving work 2.00 replicas' worth")
-    assert told["desired"] == 3  # 4 requests/s of half a second, 80 % busy at most: 2.5
+    assert told["steps"][0]["reason"].startswith("work: arriving work ")
+    assert told["desired"] == entry.decision.would_be
+    assert told["bound_by"] == "work"
     assert len(told["history"]["rows"]) == 30
     assert (told["tick_s"], told["replicas_max"]) == (15.0, 20)
 

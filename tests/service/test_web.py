@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from scaler.config import ProfileConfig, ScalerConfig
-from scaler.service.history import COLUMNS, History
+from scaler.service.history import COLUMNS, STEP, History
 from scaler.service.replication import SNAPSHOT_PATH, TICK_HEADER, Publisher
 from scaler.service.telemetry import Telemetry
 from scaler.service.web.app import Parts, make_app
@@ -118,7 +118,7 @@ async def test_one_target_is_explained_with_its_history() -> None:
         found = await one.json("/api/targets/llm/chat")
         assert found["decision"]["would_be"] == 2
         assert found["explanation"][0].startswith("2 replicas wanted, now 2")
-        assert tuple(found["history"]["columns"]) == COLUMNS
+        assert tuple(found["history"]["columns"]) == (*COLUMNS, STEP)
         assert len(found["history"]["rows"]) == 3
         answer, body = await one.ask("/api/targets/llm/absent")
         assert answer.status == 404

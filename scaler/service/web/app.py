@@ -95,7 +95,7 @@ class _Handlers:
         return await self._own_or_leaders(request, self._targets)
 
     async def target(self, request: web.Request) -> web.StreamResponse:
-        """One target: the latest decision, its explanation, and the last hours."""
+        """One target: the latest decision, its explanation, and the last day."""
         return await self._own_or_leaders(request, self._target)
 
     async def _own_or_leaders(
@@ -144,7 +144,7 @@ class _Handlers:
         if not found:
             return _json({"error": f"no target {'/'.join(wanted)}"}, status=404)
         now_s = self._parts.clock.now_s()
-        told = detail(found[0], self._parts.history, now_s)
+        told = detail(found[0], self._parts.history, now_s, tick_s=self._tick_s)
         return _json({**told, "tick_s": self._tick_s})
 
     @property

@@ -18,8 +18,7 @@ _TYPES = {
     "js": "text/javascript",
     "svg": "image/svg+xml",
 }
-_NAMES = ("index.html", "page.css", "page.js", "list.js", "detail.js", "charts.js", "icon.svg")
-_SHARED = ("dom.js",)  # with the reports
+_NAMES = ("index.html", "page.css", "page.js", "list.js", "detail.js", "icon.svg")
 _INDEX = "index.html"
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -63,9 +62,9 @@ def assets() -> tuple[Asset, ...]:
 
 def _present() -> Iterator[Asset]:
     own = resources.files(__package__)
-    for name in (*_NAMES, *_SHARED):
+    for name in (*_NAMES, *charts.NAMES):
         try:
-            body = charts.asset(name) if name in _SHARED else own.joinpath(name).read_bytes()
+            body = charts.asset(name) if name in charts.NAMES else own.joinpath(name).read_bytes()
         except OSError as error:
             log.warning("a file of the live page is missing", file=name, reason=str(error))
             continue

@@ -1,41 +1,59 @@
-// One target: what is wanted and why, and the last hours.
+// One target: what is wanted and why, and its past.
 
 import { Charts } from "./charts.js";
 import {
   ABSENT, count, duration, make, number, percent, reconcile, setAttr, setBadge, setText, words,
 } from "./dom.js";
+import { WALL } from "./scales.js";
+import { changes, forTime, runs } from "./series.js";
 
-/** The panels; a line's column is one of the history's. */
+const DASHED = [5, 3];
+const DOTTED = [1.5, 3];
+
+/** The panels; a line's column is one of the history's, or made from them. */
 const PANELS = [
   {
-    title: "Replicas", unit: "and load in their worth", whole: true, format: number,
+    title: "Replicas", unit: "and load in their worth", whole: true, tall: true, format: number,
     lines: [
-      { column: "ready", label: "ready", cls: "s-ready", step: true, area: true, format: count },
-      { column: "wanted", label: "current", cls: "s-wanted", step: true, format: count },
-      { column: "forecast_upper", label: "forecast", cls: "s-forecast" },
-      { column: "load", label: "load", cls: "s-load" },
-      { column: "desired", label: "desired", cls: "s-desired", step: true, format: count },
-    ],
-  },
-  {
-    title: "Requests", unit: "", whole: true, format: number,
-    lines: [
-      { column: "running", label: "running", cls: "s-running" },
-      { column: "waiting", label: "waiting", cls: "s-waiting", area: true },
+      { column: "ready", label: "ready", tone: "--ready", step: true, area: true, format: count },
+      { column: "starting", label: "starting", tone: "--starting", step: true, dash: DOTTED, format: count },
+      { column: "wanted", label: "current", tone: "--wanted", step: true, dash: DASHED, format: count },
+      { column: "load", label: "load", tone: "--load" },
+      { column: "desired", label: "desired", tone: "--desired", step: true, width: 2.2, format: count },
     ],
   },
   {
     title: "TTFT p95", unit: "seconds", least: 0.05, format: number,
-    lines: [{ column: "ttft_p95_s", label: "p95", cls: "s-ttft", format: seconds }],
+    lines: [{ column: "ttft_p95_s", label: "p95", tone: "--ttft", format: seconds }],
+  },
+  {
+    title: "Requests", unit: "", whole: true, format: number,
+    lines: [
+      { column: "running", label: "running", tone: "--running" },
+      { column: "waiting", label: "waiting", tone: "--waiting", area: true, dash: DASHED },
+    ],
+  },
+  {
+    title: "Forecast", unit: "for each time, against the load that came", format: number,
+    bands: [{ low: "expected", high: "upper", label: "mean to upper", tone: "--forecast" }],
+    lines: [
+      { column: "upper", label: "upper", tone: "--forecast", dash: DOTTED },
+      { column: "load", label: "load", tone: "--load" },
+    ],
   },
   {
     title: "Use", unit: "mean over replicas", max: 1, format: percent,
     lines: [
-      { column: "kv_cache_ratio", label: "KV cache", cls: "s-kv" },
-      { column: "gpu_util_ratio", label: "GPU", cls: "s-gpu" },
+      { column: "kv_cache_ratio", label: "KV cache", tone: "--kv" },
+      { column: "gpu_util_ratio", label: "GPU", tone: "--gpu", dash: DASHED },
     ],
   },
 ];
+const OVERVIEW = [
+  { column: "ready", tone: "--ready", step: true, area: true, width: 1 },
+  { column: "load", tone: "--load", width: 1 },
+];
+const FIRST_SHOWN_S = 3 * 3600; // of the day in memory; the overview has the rest
 
 const TILES = [
   ["Desired", "what an active target would publish", (t) => count(t.desired)],
@@ -53,7 +71,7 @@ function told({ status, published }) {
 }
 
 function seconds(value) {
-  return value === null ? ABSENT : `${number(value)} s`;
+  return value === null || Number.isNaN(value) ? ABSENT : `${number(value)} s`;
 }
 
 function limits({ replicas_min: low, replicas_max: high }) {
@@ -66,7 +84,7 @@ export class DetailView {
     this.title = `${namespace}/${name} · vllm-scaler`;
     this.url = `api/targets/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`;
     if (trigger) this.url += `?trigger=${encodeURIComponent(trigger)}`;
-    this.charts = new Charts(PANELS);
+    this.charts = new Charts(PANELS, { overview: OVERVIEW, time: WALL });
     this.element = this.build(namespace, name, back);
   }
 
@@ -111,7 +129,7 @@ export class DetailView {
     this.none = make("p", { cls: "empty", text: "No decision yet: there is nothing to draw." });
     this.span = make("span", { cls: "quiet" });
     const heading = make("div", {
-      cls: "over", kids: [make("h2", { text: "Last hours" }), this.span, this.charts.when],
+      cls: "over", kids: [make("h2", { text: "Past" }), this.charts.tools, this.span, this.charts.when],
     });
     return make("section", { cls: "history", kids: [heading, this.none, this.charts.element] });
   }
@@ -175,12 +193,14 @@ export class DetailView {
   fillHistory(body) {
     const { rows } = body.history;
     this.none.hidden = rows.length > 0;
-    this.charts.when.hidden = !rows.length;
-    this.charts.element.hidden = !rows.length;
+    for (const part of [this.charts.when, this.charts.tools, this.charts.element]) part.hidden = !rows.length;
     if (!rows.length) return;
-    const span_s = rows.at(-1)[0] - rows[0][0];
+    const past = pastOf(body);
+    const span_s = past.at_s.at(-1) - past.at_s[0];
     setText(this.span, `${duration(span_s)}, a decision every ${duration(body.tick_s)}`);
-    this.charts.update({ history: body.history, tick_s: body.tick_s, limits: goals(body) });
+    this.charts.update({ ...past, limits: goals(body), sparse: true });
+    if (!this.begun && span_s > FIRST_SHOWN_S) this.charts.span(FIRST_SHOWN_S);
+    this.begun = true;
   }
 
   fillWhy({ decision, steps, explanation }) {
@@ -239,13 +259,15 @@ function difference(body) {
   return `${start}; over the last ${duration(span)}, ${number(would)} replica-hours against ${number(current)}${part}.`;
 }
 
+const HELD_STEPS = 4;
+
 /** Replica-hours wanted and had, where both are known: each row holds until the next. */
 function replicaHours({ columns, rows }) {
-  const [at, desired, wanted] = ["at_s", "desired", "wanted"].map((name) => columns.indexOf(name));
+  const [at, step, desired, wanted] = ["at_s", "step_s", "desired", "wanted"].map((name) => columns.indexOf(name));
   const sum = { would: 0, current: 0, span_s: 0 };
   for (let place = 1; place < rows.length; place += 1) {
     const row = rows[place - 1];
-    const lasted_s = rows[place][at] - row[at];
+    const lasted_s = Math.min(rows[place][at] - row[at], HELD_STEPS * row[step]); // a silence is nobody's
     if (row[wanted] === null) continue;
     sum.would += (row[desired] * lasted_s) / 3600;
     sum.current += (row[wanted] * lasted_s) / 3600;
@@ -254,9 +276,54 @@ function replicaHours({ columns, rows }) {
   return sum.span_s > 0 ? sum : null;
 }
 
+/** The rows of the answer as columns, with what the charts need beside them. */
+function pastOf({ history: { columns: names, rows, stages }, tick_s, mode }) {
+  const columns = Object.fromEntries(names.map((name, place) =>
+    [name, Float64Array.from(rows, (row) => row[place] ?? NaN)]));
+  const { at_s, step_s, forecast_lead_s: lead_s } = columns;
+  columns.expected = forTime(at_s, lead_s, columns.forecast_mean);
+  columns.upper = forTime(at_s, lead_s, columns.forecast_upper);
+  const past = { at_s, columns, step_s, tick_s, stages, stage: columns.decided_by };
+  return { ...past, events: [...changed(past), ...blindness(past), ...(mode === "active" ? [] : apart(past))] };
+}
+
+/** Changes of the count that the target has. */
+function changed({ at_s, columns }) {
+  return changes(at_s, columns.wanted).map(([at, before, after]) => ({
+    at_s: at, kind: after > before ? "up" : "down", label: `replicas ${before} to ${after}`,
+  }));
+}
+
+const BLIND = new Set(["blind", "floor", "no_api"]);
+
+/** Spans in which data or the Kubernetes API was missing. */
+function blindness(past) {
+  return spans(past, past.stage)
+    .filter((run) => BLIND.has(past.stages[run.value]))
+    .map((run) => ({ at_s: run.begin_s, until_s: run.end_s, kind: "fault", label: words(past.stages[run.value]) }));
+}
+
+/** Spans in which this scaler, only asked for advice, wanted another count than there was. */
+function apart(past) {
+  const { desired, wanted } = past.columns;
+  const sides = desired.map((would, place) => Math.sign(would - wanted[place]) || 0);
+  return spans(past, sides)
+    .filter((run) => run.value !== 0)
+    .map((run) => ({
+      at_s: run.begin_s, until_s: run.end_s, kind: run.value > 0 ? "more" : "fewer", label: run.value > 0 ? "wants more" : "wants fewer",
+    }));
+}
+
+function spans({ at_s, step_s }, values) {
+  const reach_s = at_s.map((at, place) => at + step_s[place] * 2);
+  return runs(at_s, values, { reach_s, step_s, range: [0, at_s.length] });
+}
+
 /** Horizontal lines by panel. */
-function goals({ ttft_slo_s: slo_s }) {
-  return { "TTFT p95": [[slo_s, `SLO ${number(slo_s)} s`]] };
+function goals({ ttft_slo_s: slo_s, replicas_max: most, history: { columns, rows } }) {
+  const desired = columns.indexOf("desired");
+  const near = most && rows.some((row) => row[desired] >= most);
+  return { "TTFT p95": [[slo_s, `SLO ${number(slo_s)} s`]], Replicas: near ? [[most, `maximum ${most}`]] : [] };
 }
 
 /** Every signal in the order of the flow, with its proposal or why it has none; rows stay in place. */

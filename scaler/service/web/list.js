@@ -16,6 +16,7 @@ const COLUMNS = [
   ["ready", "Ready", "Replicas that serve", "num", (t) => count(t.ready)],
   ["starting", "Starting", "Replicas scheduled and not ready yet", "num c-mid", (t) => count(t.starting)],
   ["unschedulable", "No room", "Replicas that cannot be scheduled", "num c-wide", (t) => count(t.unschedulable)],
+  ["bound_by", "Signal", "The signal that asked for most, before holds and limits", "c-signal", (t) => (t.bound_by ? words(t.bound_by) : ABSENT)],
   ["decided_by", "Decided by", "The stage that fixed the number", "c-by", (t) => (t.decided_by ? words(t.decided_by) : ABSENT)],
   ["data_age_s", "Data age", "Age of the oldest signal in use", "num c-mid", (t) => duration(t.data_age_s)],
   ["mode", "Mode", "Active, advisory or frozen", "c-wide", (t) => t.mode],
@@ -269,7 +270,7 @@ function identified(targets) {
     const alone = names.get(JSON.stringify([namespace, name])) === 1;
     const parts = alone ? [namespace, name] : [namespace, name, trigger];
     const label = parts.join("/");
-    const seen = [label, target.target, target.status, target.mode, target.decided_by ?? "", blindness(target)];
+    const seen = [label, target.target, target.status, target.mode, target.decided_by ?? "", target.bound_by ?? "", blindness(target)];
     return {
       ...target, label,
       id: JSON.stringify([namespace, name, trigger]),

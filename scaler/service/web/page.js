@@ -6,6 +6,7 @@
 import { clock, duration, make, setText } from "./dom.js";
 import { DetailView } from "./detail.js";
 import { ListView } from "./list.js";
+import { themeButton } from "./theme.js";
 
 const EVERY_MAX_S = 5;
 const EVERY_MIN_S = 1;
@@ -24,6 +25,7 @@ let kept = null;
 
 addEventListener("hashchange", show);
 document.addEventListener("visibilitychange", () => document.hidden || ask());
+document.querySelector(".top").append(themeButton());
 document.getElementById("skip").addEventListener("click", (event) => {
   event.preventDefault(); // the fragment belongs to the routes
   main.focus();

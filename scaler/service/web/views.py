@@ -4,7 +4,7 @@ from typing import Any
 
 from scaler.core.explain import headline, narrative, step_line
 from scaler.core.model import Decision, NoData, Observation, Replicas, Stage
-from scaler.service.history import COLUMNS, History
+from scaler.service.history import COLUMNS, STEP, History
 from scaler.service.registry import Entry
 
 
@@ -37,6 +37,7 @@ def _decided(decision: Decision, now_s: float) -> dict[str, Any]:
         "desired": decision.would_be,
         "published": decision.replicas_desired,
         "decided_by": decision.decided_by.value,
+        "bound_by": decision.steps[0].stage.value,
         "blind": [f"{item.signal}: {item.cause}" for item in decision.blind],
         "headline": headline(decision),
     }
@@ -63,8 +64,8 @@ def _data_age_s(seen: Observation, now_s: float) -> float | None:
     return now_s - min(times) if times else None
 
 
-def detail(entry: Entry, history: History, now_s: float) -> dict[str, Any]:
-    """One target with the latest decision, its explanation, and the last hours."""
+def detail(entry: Entry, history: History, now_s: float, *, tick_s: float) -> dict[str, Any]:
+    """One target with the latest decision, its explanation, and the last day."""
     decision = entry.decision
     return {
         **summary(entry, now_s),
@@ -73,9 +74,9 @@ def detail(entry: Entry, history: History, now_s: float) -> dict[str, Any]:
         "steps": _steps(decision) if decision else (),
         "explanation": narrative(decision) if decision else (),
         "history": {
-            "columns": COLUMNS,
+            "columns": (*COLUMNS, STEP),
             "stages": [stage.value for stage in Stage],
-            "rows": history.rows(entry.key),
+            "rows": history.rows(entry.key, tick_s=tick_s),
         },
         "ttft_slo_s": entry.policy.slo.ttft_s,
     }
