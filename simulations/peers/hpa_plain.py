@@ -244,7 +244,7 @@ PEERS = (
         _queue_kv,
         knob="KV-cache usage a replica, 0 to 1 (waiting stays at 5)",
         default=0.8,
-        values=(0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        values=(0.03, 0.05, 0.08, 0.12, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     ),
     _peer(
         "hpa-gpu-util",
@@ -258,7 +258,7 @@ PEERS = (
         _running,
         knob="running requests a replica",
         default=16.0,
-        values=(4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0, 192.0),
+        values=(4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 40.0, 48.0, 56.0, 64.0, 96.0, 128.0, 192.0),
     ),
     _peer(
         "vps-operator",

@@ -49,6 +49,7 @@ def test_without_any_value_the_read_fails() -> None:
         ([1.4, 1.4], 3, 4),
         # Up, but with the missing one at 0 it would be down: no change.
         ([0.8], 2, 2),
+        ([0.8], 4, 4),  # 0.2 / 0.7 * 4 would be 2
         # Down, the missing pod at the target: (0.1 + 0.1 + 0.7) / 3 = 0.3 / 0.7 * 3 = 1.29: 2.
         ([0.1, 0.1], 3, 2),
         # Down, but inside the tolerance with the missing: (0.5 + 9 * 0.7) / 10 = 0.68.
