@@ -32,6 +32,8 @@ def moved(counts: Counts, move: Move, deployment: Deployment) -> Counts:
     return changed
 
 
+STRETCH_MIN = 6  # cells
+FLAT_MAX = 20
 LENGTHS_FAR = (*LENGTHS, 16, 40, 80)  # where the whole trace is the neighbourhood
 
 
@@ -43,28 +45,36 @@ def drawn_move(
     random: np.random.Generator,
     lengths: Sequence[int] = LENGTHS,
 ) -> Move:
-    """A change that begins in ``cells``: a step shifted, a stretch of a level cut, or any other."""
+    """A change that begins in ``cells``: mostly a step earlier or later, else a stretch.
+
+    A dip of a cell or two costs a start-up, and a bump of as much is gone before it is ready, so
+    steps are shifted and not notched.
+    """
     kind = random.random()
     length = int(random.choice(lengths))
-    change = -1 if random.random() < 0.6 else 1
     begin = max(cells.start, 1)
     steps = np.flatnonzero(np.diff(counts[begin - 1 : cells.stop])) + begin
-    if steps.size == 0 or kind < 0.3:
+    if steps.size == 0 or kind < 0.15:
         start = int(random.integers(cells.start, cells.stop))
-        return Move(block=block, begin=start, end=min(start + length, counts.size), change=change)
+        end = min(start + max(length, STRETCH_MIN), counts.size)
+        change = -1 if random.random() < 0.5 else 1
+        return Move(block=block, begin=start, end=end, change=change)
     step = int(random.choice(steps))
-    if kind < 0.5:
+    if kind < 0.35:
         return _flattened(counts, step, block=block)
+    up = counts[step] > counts[step - 1]
     if random.random() < 0.5:
-        return Move(block=block, begin=step, end=min(step + length, counts.size), change=change)
-    return Move(block=block, begin=max(step - length, cells.start), end=step, change=change)
+        end = min(step + length, counts.size)
+        return Move(block=block, begin=step, end=end, change=-1 if up else 1)
+    earliest = max(step - length, cells.start)
+    return Move(block=block, begin=earliest, end=step, change=1 if up else -1)
 
 
 def _flattened(counts: Counts, step: int, *, block: int) -> Move:
     """The stretch of one level behind a step, cut off if the step is up, filled if it is down."""
     level = counts[step]
     up = level > counts[step - 1]
-    near = counts[step : step + LENGTHS[-1]]
+    near = counts[step : step + FLAT_MAX]
     ends = np.flatnonzero(near < level if up else near > level)
     length = int(ends[0]) if ends.size else near.size
     return Move(block=block, begin=step, end=step + length, change=-1 if up else 1)
