@@ -7,6 +7,7 @@ import pytest
 from scaler.core.config import PolicyConfig
 from scaler.core.hpa_spec import parse_behavior
 from simulations import Scenario, simulate
+from simulations.faults import parse_fault
 from simulations.peers import CORRECTED, PEERS, SHIPPED, Behaviour, peer_policy
 from simulations.presets import PRESETS
 from simulations.replica import StartUp, constant
@@ -45,7 +46,9 @@ HPA_DRIVEN = [
 ]
 
 
-def _run(name: str, *, knob: float | None = None, **form: object) -> Result:
+def _run(
+    name: str, *, knob: float | None = None, fault: str | None = None, **form: object
+) -> Result:
     policy = peer_policy(name, PolicyConfig(), knob=knob, **form)  # type: ignore[arg-type]
     return simulate(
         Scenario(
@@ -56,6 +59,7 @@ def _run(name: str, *, knob: float | None = None, **form: object) -> Result:
             timing=drawn_timing(1, tick_s=15.0, poll_s=15.0, sync_s=15.0),
             seed=1,
             timeline=False,
+            faults=() if fault is None else (parse_fault(fault),),
         )
     )
 
@@ -112,3 +116,16 @@ def test_both_behaviours_are_followed() -> None:
     assert (rises[0].before, rises[0].after) == (1, 2)
     assert rises[1].at_s - rises[0].at_s >= 120.0
     assert max(change.after - change.before for change in ours) > 1
+
+
+def test_an_outage_of_prometheus_holds_and_a_wrong_label_is_an_empty_queue() -> None:
+    """Ten times the load comes at 600 s."""
+    plain = _run("running-requests", knob=8.0)
+    assert any(610.0 < change.at_s < 900.0 for change in plain.changes)
+    out = _run("running-requests", knob=8.0, fault="prometheus-outage:610:900")
+    assert not any(610.0 < change.at_s < 900.0 for change in out.changes)
+    assert any(change.at_s >= 900.0 for change in out.changes)
+    blind = _run("running-requests", knob=8.0, fault="blind-label:900:1500")
+    fallen = [change for change in blind.changes if 900.0 < change.at_s < 1500.0]
+    assert fallen[-1].after == 1, "KEDA takes no series for 0, so the count goes to its minimum"
+    assert fallen[-1].at_s >= 1200.0, "after the 300 s of the HPA's window"
