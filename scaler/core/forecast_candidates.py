@@ -25,6 +25,7 @@ from scaler.core.forecast_season import (
 
 FIRST_TICK_S = 15.0  # assumed of the only value there is
 MINUTE_S = 60.0
+RECENT_LEAST_S = 1.0  # a faster tick keeps less than a minute of values
 MISSED_MAX = 360  # minutes that one value may stand for: all that a cycle keeps
 
 
@@ -53,11 +54,13 @@ Weights: TypeAlias = tuple[float, ...]
 class Known:
     """What the candidates remember of the series.
 
-    ``minute_sum`` and ``minute_s`` gather the minute under way: day, week and cycle learn whole
-    minutes, which is as fine as they need, and a tick is cheaper for it.
+    ``recent`` are the values of the last minute, by which forecasts are judged.  ``minute_sum`` and
+    ``minute_s`` gather the minute under way: day, week and cycle learn whole minutes, which is as
+    fine as they need, and a tick is cheaper for it.
     """
 
     at_s: float
+    recent: tuple[float, ...]
     levels: Levels
     regime: Regime
     minute_sum: float
@@ -71,12 +74,18 @@ class Known:
         """Persistence's forecast, whatever the lead."""
         return self.levels.levels[0]
 
+    @property
+    def came(self) -> float:
+        """What came: the mean of the last minute."""
+        return sum(self.recent) / len(self.recent)
+
 
 def first_known(value: float, at_s: float) -> Known:
     """All that one value tells."""
     minute_at_s = at_s - at_s % MINUTE_S
     return Known(
         at_s=at_s,
+        recent=(value,),
         levels=LEVELS.init(value, at_s),
         regime=first_regime(value, FIRST_TICK_S),
         minute_sum=0.0,
@@ -95,10 +104,13 @@ def learn(known: Known, value: float, at_s: float, config: ForecastConfig) -> Kn
     expected = max(steady + lasting * reach_s(elapsed_s, config.trend_damping_s), 0.0)
     regime, change = watch(known.regime, value, expected, elapsed_s, config)
     levels = LEVELS.update(before, value, at_s, config)
+    ticks = max(round(MINUTE_S / max(elapsed_s, RECENT_LEAST_S)), 1)
+    recent = (*known.recent, value)[-ticks:]
     minute_at_s = at_s - at_s % MINUTE_S
     if change is None and minute_at_s == known.cycle.at_s:
         return Known(
             at_s=at_s,
+            recent=recent,
             levels=levels,
             regime=regime,
             minute_sum=known.minute_sum + value * elapsed_s,
@@ -108,7 +120,7 @@ def learn(known: Known, value: float, at_s: float, config: ForecastConfig) -> Kn
             cycle=known.cycle,
         )
     known = _minutes_learned(known, value, minute_at_s, elapsed_s, config)
-    known = replace(known, at_s=at_s, levels=levels, regime=regime)
+    known = replace(known, at_s=at_s, recent=recent, levels=levels, regime=regime)
     return known if change is None else _changed(known, change)
 
 

@@ -22,6 +22,8 @@ STEP = 0.3  # in asinh of the scaled error: 0.3 wide at zero, errors up to 670 s
 PRIOR_COUNTS = 8.0  # a standard normal error weighs as much as so many seen ones
 SHIFT_MAX = 3.0  # in log odds: 0.9 becomes at most 0.994, at least 0.31
 WEIGHT_MAX = 1e9
+MEMORY_MIN_S = 1800.0
+YOUNG_SHARE = 0.5  # of its age a young record remembers: the first errors are those of learning
 MEMORIES_MAX = 20.0  # nothing is left of what is older than so many memories
 # Half of a standard normal distribution by bin: the steps of its function between sinh(STEP * k).
 _HALF_NORMAL = (0.1196, 0.1182, 0.1099, 0.0867, 0.049, 0.015, 0.0016)
@@ -49,6 +51,7 @@ class Residuals:
     weight: float = 1.0
     total: float = PRIOR_COUNTS
     shift: float = 0.0
+    age_s: float = 0.0
 
     def quantile(self, ratio: float) -> float:
         """The ``ratio`` quantile of the scaled error, shifted as coverage asks for."""
@@ -74,7 +77,9 @@ def learned(
     ``missed`` says that the value came out above the configured quantile.
     """
     place = min(max(floor(asinh(error) / STEP) + BINS // 2, 0), BINS - 1)
-    weight = residuals.weight * exp(min(elapsed_s / config.error_time_constant_s, MEMORIES_MAX))
+    age_s = residuals.age_s + elapsed_s
+    memory_s = min(config.error_time_constant_s, max(MEMORY_MIN_S, YOUNG_SHARE * age_s))
+    weight = residuals.weight * exp(min(elapsed_s / memory_s, MEMORIES_MAX))
     counts = residuals.counts
     if weight > WEIGHT_MAX:
         counts, weight = tuple(brief(count / weight) for count in counts), 1.0
@@ -87,4 +92,5 @@ def learned(
         weight=weight,
         total=sum(counts),
         shift=min(max(shift, -SHIFT_MAX), SHIFT_MAX),
+        age_s=age_s,
     )

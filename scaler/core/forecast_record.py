@@ -129,7 +129,7 @@ def _scored(
     forecaster: tuple[Candidate, ...],
     now_s: float,
 ) -> Record:
-    value, pending = known.last, record.pending
+    value, pending = known.came, record.pending
     there = available(known)
     allowed = tuple([may and name in forecaster for name, may in zip(EVERY, there, strict=True)])
     scores, residuals = record.scores, record.residuals

@@ -177,18 +177,19 @@ def test_a_ramp_is_led_by_a_trend_and_noise_by_a_slow_level() -> None:
     assert flat[-1].skill > 0.1
 
 
-def test_a_blend_that_turned_bad_is_dropped_and_persistence_stands() -> None:
-    """A ramp makes a trend the leader; then the series walks at random and the trend must go."""
-    _, ramped = follow([0.1 * tick for tick in range(240)], lead_s=60.0)
-    steps = np.random.default_rng(3).choice([-6.0, 6.0], 400).cumsum()
-    outlooks, after = follow((60.0 + steps % 40.0).tolist(), state=ramped, begin_s=3600.0)
-    worst = max(outlook.mean / max(outlook.peak_mean, 1e-9) for outlook in outlooks)
-    assert worst <= 1.0 + 1e-9
-    dropped = [outlook for outlook in outlooks[40:] if not outlook.used]
-    assert dropped
-    assert all(outlook.skill < 0.0 for outlook in dropped[:1])
-    known = after.known
-    assert known is not None
+def test_while_the_blend_is_dropped_persistence_stands() -> None:
+    """The same state with the leader in use and dropped: on a ramp the two forecasts are apart."""
+    _, state = follow([0.1 * tick for tick in range(240)], lead_s=195.0)
+    assert state.record.scores.used
+    scores = replace(state.record.scores, used=False, error=2.0, error_last=1.0)
+    dropped = replace(state, record=replace(state.record, scores=scores))
+    (led,), _ = follow([24.0], state=state, begin_s=3600.0, lead_s=195.0)
+    (stands,), after = follow([24.0], state=dropped, begin_s=3600.0, lead_s=195.0)
+    assert 24.5 < led.mean < 25.5  # 195 s are 13 ticks: 25.3, less the damping
+    assert after.known is not None
+    assert stands.mean == after.known.last < 24.0
+    assert not stands.used
+    assert stands.skill == -1.0
 
 
 def test_what_came_due_while_nothing_was_seen_is_not_scored() -> None:

@@ -204,6 +204,16 @@ def test_one_value_far_off_is_no_change_and_two_are() -> None:
     assert not second.rising
 
 
+def test_a_low_limit_still_wants_two_values() -> None:
+    eager = replace(CONFIG, change_limit_factor=3.0)
+    regime, change = watch(Regime(noise_s=0.25, age_s=9000.0), 30.0, 10.0, TICK_S, eager)
+    assert change is None
+    assert watch(regime, 30.0, 10.0, TICK_S, eager)[1] is not None
+    regime, change = watch(Regime(noise_s=0.25, age_s=9000.0), 1.0, 10.0, TICK_S, eager)
+    assert change is None
+    assert watch(regime, 1.0, 10.0, TICK_S, eager)[1] is not None
+
+
 def test_ten_hours_of_noise_bring_hardly_a_false_alarm() -> None:
     counts = np.random.default_rng(2).poisson(40.0 * TICK_S, 2400)
     _, changes = watched((counts * 0.25 / TICK_S).tolist(), 10.0, first_regime(10.0, TICK_S))
@@ -255,7 +265,9 @@ def test_a_slot_hardly_seen_teaches_nothing_and_a_new_day_weighs_its_gain() -> N
     for minute in range(1, 32):
         state = DAY.update(state, 8.0, 60.0 * minute, CONFIG)
     assert state.slots[0] == 8.0
-    state = DAY.update(state, 99.0, 60.0 * 70, CONFIG)  # of slot 1 only a minute was seen
+    for minute in range(32, 40):
+        state = DAY.update(state, 99.0, 60.0 * minute, CONFIG)
+    state = DAY.update(state, 8.0, 60.0 * 1440, CONFIG)  # of the second slot few minutes were seen
     assert state.slots[1] == UNKNOWN
     for minute in range(1440, 1440 + 32):
         state = DAY.update(state, 18.0, 60.0 * minute, CONFIG)
@@ -371,6 +383,16 @@ def test_one_value_stands_for_every_minute_it_covers() -> None:
     known = learn(first_known(2.0, 0.0), 7.0, 300.0, CONFIG)
     assert known.cycle.minutes == (7.0,) * 5
     assert known.minute_s == 0.0
+    begun = learn(learn(first_known(2.0, 0.0), 1.0, 15.0, CONFIG), 5.0, 180.0, CONFIG)
+    assert begun.cycle.minutes == (4.0, 5.0, 5.0)  # (15 * 1 + 45 * 5) / 60
+
+
+def test_forecasts_are_judged_by_the_mean_of_the_last_minute() -> None:
+    known = told([50.0, 1.0, 2.0, 3.0, 6.0])
+    assert known.recent == (1.0, 2.0, 3.0, 6.0)
+    assert known.came == 3.0
+    assert learn(known, 9.0, known.at_s + 300.0, CONFIG).came == 9.0  # one value covers it all
+    assert learn(known, 9.0, known.at_s + 0.5, CONFIG).recent == (1.0, 2.0, 3.0, 6.0, 9.0)
 
 
 def test_a_change_restarts_levels_and_keeps_what_was_gathered() -> None:
