@@ -16,6 +16,7 @@ is free for it, *starting* (or *crash-looping*) while it holds the GPU and loads
 
 import heapq
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -119,6 +120,11 @@ class Fleet:
         """
         self._catch_up()
         return request_ring.take_ended(self._state)
+
+    def hand_outcomes(self, take: Callable[[Records], None]) -> None:
+        """The same without a copy: ``take`` gets one or two parts, and must not keep them."""
+        self._catch_up()
+        request_ring.hand_ended(self._state, take)
 
     def all_outcomes(self) -> Records:
         """Every loaded request whose outcome was not taken, ended or not, in order of arrival."""

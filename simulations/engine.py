@@ -40,6 +40,8 @@ PENDING, COMPLETED, REJECTED, CUT, TOO_LONG = 0, 1, 2, 3, 4  # requests.status
 RANDOM, ROUND_ROBIN, LEAST_REQUESTS, KV_AWARE, SESSION = 0, 1, 2, 3, 4  # params.routing
 
 RUN_STEPS_MAX = 1 << 40
+_NONE = np.empty(0, dtype=np.int64)
+
 SLOT_BITS = 16
 SLOT_MASK = (1 << SLOT_BITS) - 1
 
@@ -73,6 +75,9 @@ def load_kernel() -> None:
     release_gateway(state, 0.0)
     cut(state, 0, 0.0)
     count_ended(state)
+    append(state.requests, 0, np.empty(0), _NONE, _NONE, _NONE)
+    found = np.empty((3, 1), dtype=np.float32)
+    tally(state.requests, found, np.zeros(len(TALLIED), dtype=np.int64), 0.0, 0.0)
 
 
 @compiled
@@ -175,6 +180,67 @@ def _abort(state: State, slot: int, index: int, now_s: float) -> None:
     request.status = CUT
     request.finished_at_s = now_s
     state.counters[slot].finished_abort += 1
+
+
+# Requests in, outcomes out
+
+
+@compiled
+def append(  # noqa: PLR0917 - the call into compiled code takes no keywords for free
+    ring: Record, first: int, arrival_at_s: Floats, prompts: Ints, outputs: Ints, sessions: Ints
+) -> None:
+    """Write fresh requests into the ring, from number ``first`` on; no sessions are session 0."""
+    mask = ring.shape[0] - 1
+    for i in range(arrival_at_s.shape[0]):
+        request = ring[(first + i) & mask]
+        request.arrival_at_s = arrival_at_s[i]
+        request.routed_at_s = np.nan
+        request.scheduled_at_s = np.nan
+        request.first_token_at_s = np.nan
+        request.finished_at_s = np.nan
+        request.next = 0
+        request.prompt_tokens = prompts[i]
+        request.output_tokens = outputs[i]
+        request.session = sessions[i] if sessions.shape[0] > 0 else 0
+        request.generated_tokens = 0
+        request.cached_tokens = 0
+        request.replica_uid = -1
+        request.preemptions = 0
+        request.status = PENDING
+
+
+TALLIED = ("pending", "completed", "rejected", "cut", "too_long", "good", "ttft", "tpot", "queue")
+"""What ``tally`` counts: requests by status, good ones, and values found of each latency."""
+
+
+@compiled
+def tally(outcomes: Record, found: Any, counts: Ints, ttft_slo_s: float, tpot_slo_s: float) -> None:
+    """Add outcomes to ``counts`` and put their latencies, without gaps, into the rows of ``found``.
+
+    The rows are TTFT, mean TPOT and time in the queue; an objective of 0 for TPOT is none.
+    """
+    ttfts, tpots, queues = 0, 0, 0
+    for i in range(outcomes.shape[0]):
+        request = outcomes[i]
+        ttft_s = request.first_token_at_s - request.arrival_at_s
+        queue_s = request.scheduled_at_s - request.arrival_at_s
+        gaps = request.output_tokens - 1
+        tpot_s = 0.0
+        counts[request.status] += 1
+        if request.status == COMPLETED:
+            if gaps > 0:
+                tpot_s = (request.finished_at_s - request.first_token_at_s) / gaps
+                found[1, tpots] = tpot_s
+                tpots += 1
+            if ttft_s <= ttft_slo_s and (tpot_slo_s <= 0.0 or tpot_s <= tpot_slo_s):
+                counts[5] += 1
+        if not math.isnan(ttft_s):
+            found[0, ttfts] = ttft_s
+            ttfts += 1
+        if not math.isnan(queue_s):
+            found[2, queues] = queue_s
+            queues += 1
+    counts[6], counts[7], counts[8] = ttfts, tpots, queues
 
 
 # Arrivals and routing

@@ -1,5 +1,6 @@
 """The ring of requests that a fleet holds: appended in order of arrival, taken once they ended."""
 
+from collections.abc import Callable
 from enum import IntEnum
 
 import numpy as np
@@ -9,6 +10,7 @@ from simulations import engine
 from simulations.engine_layout import REQUEST, Floats, Ints, Records, State, grow_ring, raw
 
 TOKENS_MAX = 2**30
+_NO_SESSIONS = np.empty(0, dtype=np.int64)
 
 
 class RequestStatus(IntEnum):
@@ -46,20 +48,8 @@ def append(
     held = first + count - int(state.clock["outcomes_taken"][0])
     if held > state.requests.shape[0]:
         state = grow_ring(state, room_for=held)
-    rows = np.zeros(count, dtype=REQUEST)
-    rows["arrival_at_s"] = arrival_at_s
-    rows["prompt_tokens"] = prompt_tokens
-    rows["output_tokens"] = output_tokens
-    if session is not None:
-        rows["session"] = session
-    for name in ("routed_at_s", "scheduled_at_s", "first_token_at_s", "finished_at_s"):
-        rows[name] = np.nan
-    rows["replica_uid"] = -1
-    ring = state.requests
-    begin = first & (ring.shape[0] - 1)
-    fitting = min(count, ring.shape[0] - begin)
-    raw(ring)[begin : begin + fitting] = raw(rows)[:fitting]
-    raw(ring)[: count - fitting] = raw(rows)[fitting:]
+    sessions = _NO_SESSIONS if session is None else session
+    engine.append(state.requests, first, arrival_at_s, prompt_tokens, output_tokens, sessions)
     state.clock["arrivals_loaded"] = first + count
     return state
 
@@ -83,15 +73,26 @@ def _check_tokens(name: str, tokens: Ints) -> None:
         )
 
 
-def take_ended(state: State) -> Records:
-    """Copies of the rows that ended, up to the first that has not; the ring forgets them."""
+def hand_ended(state: State, take: Callable[[Records], None]) -> None:
+    """Show ``take`` the rows that ended, up to the first that has not; the ring forgets them.
+
+    It gets one or two parts of the ring itself, in order, and must not keep them.
+    """
     ring = state.requests
     begin = int(state.clock["outcomes_taken"][0])
     ended = engine.count_ended(state)
     first = begin & (ring.shape[0] - 1)
     fitting = min(ended, ring.shape[0] - first)
+    take(ring[first : first + fitting])
+    if fitting < ended:
+        take(ring[: ended - fitting])
     state.clock["outcomes_taken"] = begin + ended
-    parts = (raw(ring)[first : first + fitting], raw(ring)[: ended - fitting])
+
+
+def take_ended(state: State) -> Records:
+    """Copies of the rows that ``hand_ended`` shows."""
+    parts: list[Records] = []
+    hand_ended(state, lambda part: parts.append(raw(part).copy()))
     return np.concatenate(parts).view(REQUEST)
 
 

@@ -206,7 +206,7 @@ class _Run:
         while not self._ended():
             self._turn()
         fleet = self._fleet
-        self._tally.add(fleet.take_outcomes())
+        fleet.hand_outcomes(self._tally.add)
         if self._tally.ended == 0:
             raise ScenarioError("the trace has no request in the time that is played")
         score = self._tally.score(fleet.usage(), self._counts, end_s=fleet.now_s)
@@ -293,7 +293,7 @@ class _Run:
         self._last_tick_s = now_s
         if now_s >= self._next_take_s:
             self._next_take_s = now_s + TAKE_EVERY_S
-            self._tally.add(self._fleet.take_outcomes())
+            self._fleet.hand_outcomes(self._tally.add)
 
     def _bounded(self, replicas: Replicas) -> Replicas:
         spec = self._scenario.scaled_object

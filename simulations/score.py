@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from simulations import engine
 from simulations.engine_layout import Records
 from simulations.lifecycle import Usage
 from simulations.request_ring import RequestStatus
@@ -84,28 +85,19 @@ class Tally:
 
     def add(self, outcomes: Records) -> None:
         """Take in requests that have ended."""
-        status = outcomes["status"]
-        ttft_s = outcomes["first_token_at_s"] - outcomes["arrival_at_s"]
-        gaps = outcomes["output_tokens"] - 1
-        completed = status == RequestStatus.COMPLETED
-        several = completed & (gaps > 0)
-        tpot_s = np.zeros(len(outcomes))
-        decode_s = outcomes["finished_at_s"] - outcomes["first_token_at_s"]
-        np.divide(decode_s, gaps, out=tpot_s, where=several)
-        good = completed & (ttft_s <= self._ttft_slo_s)
-        if self._tpot_slo_s > 0.0:
-            good &= tpot_s <= self._tpot_slo_s
+        found = np.empty((3, len(outcomes)), dtype=np.float32)
+        counts = np.zeros(len(engine.TALLIED), dtype=np.int64)
+        engine.tally(outcomes, found, counts, self._ttft_slo_s, self._tpot_slo_s)
+        *by_status, good, ttfts, tpots, queues = counts.tolist()
         self._requests += len(outcomes)
-        self._good += int(good.sum())
-        self._by_status += np.bincount(status, minlength=len(RequestStatus))
-        self._keep(self._ttft, ttft_s[~np.isnan(ttft_s)])
-        self._keep(self._tpot, tpot_s[several])
-        queue_s = outcomes["scheduled_at_s"] - outcomes["arrival_at_s"]
-        self._keep(self._queue, queue_s[~np.isnan(queue_s)])
-
-    @staticmethod
-    def _keep(kept: list[Singles], values: npt.NDArray[np.float64]) -> None:
-        kept.append(values.astype(np.float32))
+        self._good += good
+        self._by_status += by_status
+        for kept, values in (
+            (self._ttft, found[0, :ttfts]),
+            (self._tpot, found[1, :tpots]),
+            (self._queue, found[2, :queues]),
+        ):
+            kept.append(values.copy())
 
     def score(self, usage: Usage, counts: "CountHistory", *, end_s: float) -> Score:
         """The score of a run that ended at ``end_s``."""
@@ -182,5 +174,13 @@ def quantiles(parts: Sequence[Singles]) -> Quantiles:
     if values.size == 0:
         nan = float("nan")
         return Quantiles(p50=nan, p90=nan, p95=nan, p99=nan, max=nan)
-    p50, p90, p95, p99, highest = np.quantile(values, (0.5, 0.9, 0.95, 0.99, 1.0)).tolist()
-    return Quantiles(p50=p50, p90=p90, p95=p95, p99=p99, max=highest)
+    values.sort()  # quicker than selecting: numpy sorts whole vectors at a time
+    p50, p90, p95, p99 = (_quantile(values, share) for share in (0.5, 0.9, 0.95, 0.99))
+    return Quantiles(p50=p50, p90=p90, p95=p95, p99=p99, max=float(values[-1]))
+
+
+def _quantile(ascending: Singles, share: float) -> float:
+    place = share * (ascending.size - 1)
+    below = int(place)
+    low, high = float(ascending[below]), float(ascending[min(below + 1, ascending.size - 1)])
+    return low + (high - low) * (place - below)
