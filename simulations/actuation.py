@@ -141,17 +141,18 @@ class KedaActuator:
 
     def poll(self, state: KedaState, *, now_s: float, answer: Read, scale: Scale) -> Polled:
         """One pass of KEDA's scale loop (``getScalerState`` and ``RequestScale``)."""
-        state = replace(state, next_poll_at_s=now_s + self.scaled_object.polling_interval_s)
+        next_poll_at_s = now_s + self.scaled_object.polling_interval_s
+        if isinstance(answer, Answer) and not self._paused:
+            state = replace(state, next_poll_at_s=next_poll_at_s, cached=answer, failures=0)
+            return self._request_scale(
+                state, now_s=now_s, scale=scale, active=answer.active, failed=False
+            )
+        state = replace(state, next_poll_at_s=next_poll_at_s)
         if self._paused:
             return self._paused_poll(state, scale)
         if answer is Failure.SPEC:
             return self._request_scale(state, now_s=now_s, scale=scale, active=False, failed=True)
         state = replace(state, cached=answer)
-        if isinstance(answer, Answer):
-            state = replace(state, failures=0)
-            return self._request_scale(
-                state, now_s=now_s, scale=scale, active=answer.active, failed=False
-            )
         served: int | None = None
         if self.cluster.keda >= _POLLS_COUNT:
             state, served = self._after_failure(state, scale)
@@ -168,9 +169,9 @@ class KedaActuator:
 
     def hpa_sync(self, state: KedaState, *, now_s: float, answer: Read, scale: Scale) -> Synced:
         """One sync of the HPA controller, reading the scaler through KEDA if ``asks``."""
-        state = replace(state, next_sync_at_s=now_s + self.cluster.hpa_sync_s)
+        next_sync_at_s = now_s + self.cluster.hpa_sync_s
         if self._paused:
-            state = replace(state, hpa=HpaState())
+            state = replace(state, next_sync_at_s=next_sync_at_s, hpa=HpaState())
             return Synced(replicas=scale.spec_replicas, result=None, state=state)
         metric: Metric = MetricFailed()
         if self.asks(scale):
@@ -182,7 +183,8 @@ class KedaActuator:
             metrics=(metric,),
         )
         result, hpa = sync(self.hpa, state.hpa, seen, now_s=now_s)
-        return Synced(replicas=result.replicas, result=result, state=replace(state, hpa=hpa))
+        state = replace(state, next_sync_at_s=next_sync_at_s, hpa=hpa)
+        return Synced(replicas=result.replicas, result=result, state=state)
 
     def reconciled(self, state: KedaState, *, now_s: float) -> KedaState:
         """After a change of the ScaledObject or an operator restart: polled at once, cache gone."""
@@ -270,7 +272,8 @@ class KedaActuator:
         read = answer if cached is None else cached
         if isinstance(read, Answer):
             milli = keda_milli(integer=read.integer, double=read.double, keda=self.cluster.keda)
-            return replace(state, failures=0), self._external(milli)
+            state = replace(state, failures=0) if state.failures else state
+            return state, self._external(milli)
         state, served = self._after_failure(state, scale)
         return state, MetricFailed() if served is None else self._external(served)
 

@@ -32,6 +32,7 @@ from simulations.traces import scale
 TAKE_EVERY_S = 300.0  # how often outcomes are taken: what bounds memory
 OVERTIME_MAX_S = 30 * 86400.0  # after the last arrival; what has not ended then never will
 SLOTS_FIRST = 64
+NEAR = 4096  # arrivals among which the next tick's is looked for first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +102,7 @@ class _Feed:
             else SessionStream(scenario.sessions, seed=scenario.seed)
         )
         self._arrivals: deque[Floats] = deque()
-        self._passed = 0
+        self._passed = self._place = 0  # chunks before the first of _arrivals, and in it
         self._loaded_s = -np.inf
         self.exhausted = False
         self.last_s = 0.0
@@ -138,9 +139,15 @@ class _Feed:
         """Requests that have arrived up to ``at_s``; times must ascend."""
         while self._arrivals and self._arrivals[0][-1] <= at_s:
             self._passed += len(self._arrivals.popleft())
+            self._place = 0
         if not self._arrivals:
             return self._passed
-        return self._passed + int(np.searchsorted(self._arrivals[0], at_s, side="right"))
+        arrivals = self._arrivals[0]
+        near = arrivals[self._place : self._place + NEAR]
+        if near[-1] <= at_s:
+            near = arrivals[self._place :]
+        self._place += int(near.searchsorted(at_s, side="right"))
+        return self._passed + self._place
 
 
 class _Run:

@@ -1,5 +1,7 @@
 """One row a tick of what was seen and decided, as arrays."""
 
+import bisect
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,11 +97,17 @@ def percentile(latency: Latency, share: float) -> float:
 
     NaN of an empty histogram; the highest bound where the percentile is above it.
     """
-    counts = np.cumsum(latency.counts)
-    if counts[-1] <= 0.0:
+    up_to = list(itertools.accumulate(latency.counts))
+    if up_to[-1] <= 0.0:
         return UNSEEN
-    edges = np.concatenate(([0.0], latency.bounds_s, [latency.bounds_s[-1]]))
-    return float(np.interp(share * counts[-1], np.concatenate(([0.0], counts)), edges))
+    rank = share * up_to[-1]
+    bucket = bisect.bisect_left(up_to, rank)
+    bounds_s = latency.bounds_s
+    if bucket == len(bounds_s):
+        return bounds_s[-1]
+    below_s = bounds_s[bucket - 1] if bucket else 0.0
+    before = up_to[bucket - 1] if bucket else 0.0
+    return below_s + (bounds_s[bucket] - below_s) * (rank - before) / latency.counts[bucket]
 
 
 def _estimates(decision: Decision | None) -> tuple[float, ...]:
