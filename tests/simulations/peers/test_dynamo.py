@@ -2,13 +2,19 @@
 
 import math
 
+import numpy as np
 import pytest
 
+from scaler.core.model import Replicas
+from simulations.controller import View
+from simulations.engine_layout import COUNTERS, TTFT_BOUNDS_S
+from simulations.fleet_counters import FleetCounters
 from simulations.peers.dynamo import (
     EngineLoad,
     Floor,
     LatencyModel,
     Objective,
+    PlannerLaw,
     easy_count,
     sla_count,
 )
@@ -131,3 +137,45 @@ def test_longer_requests_count_for_more() -> None:
     # Work of 1000 / 10000 + 200 / 2000 = 0.2; of 2000 / 10000 + 200 / 2000 = 0.3 half as much again
     floor = Floor(_profile(), predictor="constant", load_ratio=1.0)
     assert floor.after(_traffic(5400.0, prompt=2000.0)) == 9
+
+
+def _view(now_s: float, *, wanted: int, ready: int) -> View:
+    """Idle engines."""
+    buckets = np.zeros((ready, len(TTFT_BOUNDS_S) + 1), dtype=np.int64)
+    counters = FleetCounters(
+        at_s=now_s,
+        uids=np.arange(ready),
+        draining=np.zeros(ready, dtype=np.bool_),
+        values=np.zeros(ready, dtype=COUNTERS),
+        ttft_buckets=buckets,
+        itl_buckets=buckets,
+        e2e_buckets=buckets,
+        queue_buckets=buckets,
+        iteration_buckets=buckets,
+        kv_blocks_usable=6250,
+        gateway_waiting=0,
+        gateway_rejections=0,
+    )
+    return View(
+        now_s=now_s,
+        replicas=Replicas(seen_at_s=now_s, wanted=wanted, current=wanted, ready=ready),
+        ready=range(ready),
+        scrape=None,
+        gpu_ratio=None,
+        live=lambda: counters,
+    )
+
+
+def test_the_floor_holds_until_an_interval_has_been_seen_and_nothing_moves_meanwhile() -> None:
+    floor = Floor(_profile(), predictor="constant", load_ratio=1.0)
+    law = PlannerLaw(LATENCY, TTFT_2_S, floor=floor)
+    assert law.desired(_view(0.0, wanted=3, ready=3)) == 3, "what is ready is the first floor"
+    assert law.desired(_view(175.0, wanted=3, ready=3)) == 3
+    assert law.desired(_view(180.0, wanted=4, ready=3)) is None, "one starts"
+    assert law.desired(_view(185.0, wanted=3, ready=3)) == 2, "no load: a floor of 1, one a step"
+    assert law.desired(_view(190.0, wanted=2, ready=3)) is None, "one ends"
+
+
+def test_without_a_floor_the_cache_alone_decides() -> None:
+    law = PlannerLaw(LATENCY, TTFT_2_S, floor=None)
+    assert law.desired(_view(0.0, wanted=3, ready=3)) == 2

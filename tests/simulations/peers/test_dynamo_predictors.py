@@ -114,3 +114,13 @@ def test_arima_never_predicts_less_than_nothing() -> None:
     for value in (90.0, 70.0, 50.0, 30.0, 10.0, 1.0):
         predictor.add(value)
         assert predictor.predict() >= 0.0
+
+
+def test_a_moving_average_is_continued_from_the_last_surprise() -> None:
+    surprises = np.random.default_rng(8).normal(size=240)
+    values = (100.0 + surprises[1:] + 0.8 * surprises[:-1]).tolist()
+    # the last surprise is far from 0, so that a forecast without it would miss by 0.8 of it
+    last = int(np.argmax(np.abs(surprises[100:]))) + 100
+    ahead = arima_forecast(values[:last], Order(p=0, d=0, q=1))
+    assert abs(surprises[last]) > 2.0
+    assert ahead == pytest.approx(100.0 + 0.8 * surprises[last], abs=0.5 * abs(surprises[last]))

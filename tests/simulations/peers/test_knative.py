@@ -59,3 +59,9 @@ def test_a_restart_beside_several_pods_begins_in_panic() -> None:
     state = kpa_start(6, now_s=7.0)
     count, _ = kpa_step(TEN, state, stable=1.0, panic=1.0, ready=6, now_s=9.0)
     assert count == 6, "a fresh autoscaler has no history to scale in on"
+
+
+def test_in_panic_the_larger_window_counts() -> None:
+    # ceil(95 / 10) = 10 over a minute, ceil(80 / 10) = 8 over six seconds
+    count, _ = kpa_step(TEN, CALM, stable=95.0, panic=80.0, ready=4, now_s=0.0)
+    assert count == 10
