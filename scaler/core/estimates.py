@@ -108,6 +108,4 @@ def _upper(outlook: Outlook, config: PolicyConfig, *, sigmas: float) -> float:
 
 def _persistence(load: float, ahead: Ahead) -> Forecast:
     """The load of the moment taken for the future, without a margin for its error."""
-    return Forecast(
-        lead_s=ahead.lead_s, load_mean=load, load_upper=load, skill=0.0, used=False
-    )
+    return Forecast(lead_s=ahead.lead_s, load_mean=load, load_upper=load, skill=0.0, used=False)

@@ -6,8 +6,8 @@ _PROSE: dict[Stage, str] = {
     Stage.WORK: "arriving work {load:.2f} replicas' worth ({requests_per_s:.2f} requests/s of "
     "{request_cost_s:.3f} s), {sigmas:.1f} sigmas to spare",
     Stage.FORECAST: "work expected in {lead_s:.0f} s is {load_upper:.2f} replicas' worth "
-    "(mean {load_mean:.2f}, skill {skill:+.2f}); {sigmas:.1f} sigmas to spare, because a miss costs "
-    "{miss_price_factor:.2g} requests with {budget_spent_ratio:.0%} of the budget spent",
+    "(mean {load_mean:.2f}, skill {skill:+.2f}); {sigmas:.1f} sigmas to spare, because a miss "
+    "costs {miss_price_factor:.2g} requests with {budget_spent_ratio:.0%} of the budget spent",
     Stage.QUEUE: "{requests_waiting:.0f} requests wait, {backlog_s:.1f} s of replica time "
     "(spare {spare_replicas:+.1f} replicas)",
     Stage.KV_CACHE: "KV cache at {usage_mean_ratio:.0%} of {usage_target_ratio:.0%}",

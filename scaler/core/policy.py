@@ -220,8 +220,14 @@ def _situation(
         coming=coming,
         stuck=stuck,
         latency_step_at_s=state.latency_step_at_s,
-        ready_rose_at_s=made.now_s if ready > state.last_ready else state.ready_rose_at_s,
+        ready_rose_at_s=_ready_rose_at_s(state, ready, made.now_s),
     )
+
+
+def _ready_rose_at_s(state: PolicyState, ready: int, now_s: float) -> float | None:
+    """When replicas last became ready; at first sight none has, as far as is known."""
+    rose = state.last_count is not None and ready > state.last_ready
+    return now_s if rose else state.ready_rose_at_s
 
 
 def _level(made: Estimates, state: PolicyState, config: PolicyConfig) -> float:

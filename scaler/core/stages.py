@@ -109,7 +109,7 @@ def hold_span_s(config: HoldDownConfig, start_up_s: float) -> float:
 
 def hold_down(steps: Steps, at: Situation, raised_at_s: float, *, span_s: float) -> Steps:
     """Not fewer than before within ``span_s`` of the last rise, at ``raised_at_s``."""
-    if at.now_s - raised_at_s >= span_s or count_of(steps) >= at.before:
+    if at.now_s - raised_at_s > span_s or count_of(steps) >= at.before:
         return steps
     since_s = at.now_s - raised_at_s
     terms = (("span_s", span_s), ("since_s", since_s))

@@ -27,8 +27,8 @@ included, at every tick before the row below it.
 | would_be | what an active target would publish |
 | the name of a signal | what that signal alone proposes; ``none`` when it proposes nothing |
 
-One request costs half a second of a replica under ``CONFIG`` and nothing is learned, so a rate of r
-is a load of r / 2, and n replicas carry a load of 0.8 n.
+One request costs 0.625 s of a replica under ``CONFIG`` and nothing is learned, so a rate of r is a
+load of 0.625 r, and n replicas carry a load of n: no margin is left for any doubt.
 """
 
 import math
@@ -40,6 +40,7 @@ from scaler.core.config import (
     DemandConfig,
     ForecastConfig,
     ForecasterName,
+    HoldDownConfig,
     HpaConfig,
     PolicyConfig,
 )
@@ -67,15 +68,16 @@ CONFIG = PolicyConfig(
     forecast=ForecastConfig(quantile_ratio=0.5),  # the median: no margin for noise
     demand=DemandConfig(rate_time_constant_s=5.0),  # 95 % of the newest tick: 1 - exp(-15 / 5)
     capacity=CapacityConfig(
-        overhead_s=0.05,
+        overhead_s=0.0625,
         per_sequence_s=0.0,
         per_kv_token_s=0.0,
-        per_prefill_token_s=4e-4,  # 1000 prompt tokens: 0.4 s
-        sequences_max=100.0,  # 200 steps of 0.05 s shared by 100 sequences: 0.1 s
+        per_prefill_token_s=5e-4,  # 1000 prompt tokens: 0.5 s
+        sequences_max=100.0,  # 200 steps of 0.0625 s shared by 100 sequences: 0.125 s
         kv_capacity_tokens=1e9,
-        load_max_ratio=0.8,
-        load_max_gain=0.0,
+        load_max_ratio=1.0,
+        prior_uncertainty_factor=1.0,
     ),
+    hold_down=HoldDownConfig(window_s=300.0, level_s=15.0, margin_ratio=0.1, sigma_min_factor=0.0),
     hpa=HpaConfig(tolerance_up_ratio=0.0, tolerance_down_ratio=0.0),
 )
 ABSENT = NoData(cause=Cause.ABSENT)

@@ -36,25 +36,29 @@ ZERO = replace(CONFIG, bounds=BoundsConfig(replicas_min=0))
 def test_goes_up_at_once_and_down_after_the_window() -> None:
     play("""
        at_s  ready  rate  running | want  decided_by
-          0      2   2.6        3 |    2  work        # 1.3 / 0.8 = 1.6
-         15      2     7        7 |    5  work        # 6.8 smoothed; 3.4 / 0.8 = 4.2
+          0      2   2.6        3 |    2  work        # 2.6 * 0.625 = 1.6
+         15      2     7        7 |    5  work        # 6.8 smoothed: 4.2
          30      5   2.6        3 |    5  hold_down   # a lull
         ...
-        315      5   2.6        3 |    5  hold_down   # 300 s after the peak of 15 s, still inside
-        330      5   2.6        3 |    2  work        # the peak has left the window
+        315      5   2.6        3 |    5  hold_down   # 300 s after the rise at 15 s
+        330      5   2.6        3 |    2  work
     """)
 
 
-def test_a_second_peak_starts_the_window_anew() -> None:
+def test_only_a_rise_starts_the_wait_anew() -> None:
+    """A spike that the present replicas carry is no reason to keep them: the level decides."""
     play("""
        at_s  ready  rate | want  decided_by
           0      5   2.6 |    5  hold_down   # first sight: nothing is known of what was needed
         ...
-        285      5     7 |    5  work
+        285      5     7 |    5  work        # no rise
         300      5   2.6 |    5  hold_down
+        315      5   2.6 |    3  keep        # the level is still 2.07 with the margin of 10 %
+        330      5    12 |    8  work        # 11.5 smoothed: a rise
+        345      8   2.6 |    8  hold_down
         ...
-        585      5   2.6 |    5  hold_down   # the first tick has left the window, the peak has not
-        600      5   2.6 |    2  work
+        630      8   2.6 |    8  hold_down
+        645      8   2.6 |    2  work
     """)
 
 
@@ -74,22 +78,23 @@ def test_the_window_is_as_long_as_the_start_ups_need() -> None:
 
 
 def test_a_replica_goes_only_if_the_others_carry_the_load_with_a_margin() -> None:
-    """Load 2.35 fits 3 replicas (2.4), but 2.35 * 1.1 = 2.59 does not: N/(N-1) keeps the fourth."""
+    """Load 2.94 fits 3 replicas, but 2.94 * 1.1 = 3.23 does not: N/(N-1) keeps the fourth."""
     play("""
        at_s  ready  rate  running | want  decided_by  work
           0      4   4.7        5 |    4  keep           3
         ...
-        495      4   4.3        5 |    4  hold_down      3   # 2.15 * 1.1 = 2.37 fits 3
-        ...
-        795      4   4.3        5 |    3  work           3   # 300 s after the last that did not
+        495      4   4.3        5 |    4  keep           3   # the level is still 2.79: 3.07
+        510      4   4.3        5 |    3  work           3   # 2.70 * 1.1 = 2.97
     """)
 
 
 def test_two_and_one_do_not_flap_on_a_flat_threshold() -> None:
-    """A load of 0.75 to 0.85 straddles one replica's 0.8: it goes to two once, and stays."""
+    """A load of 0.94 to 1.06 straddles what one replica carries: it goes to two once, and stays."""
+    steady = replace(CONFIG, hold_down=HoldDownConfig())
     played = play(
         "at_s ready rate | want\n"
-        + "\n".join(f"{15 * i} 1 {1.4 if i % 7 else 1.8} | ." for i in range(160)),
+        + "\n".join(f"{15 * i} 1 {1.5 if i % 7 else 1.7} | ." for i in range(160)),
+        steady,
         follow_s=60.0,
     )
     counts = [decision.replicas_desired for decision in played.decisions]
@@ -101,9 +106,10 @@ def test_two_and_one_do_not_flap_on_a_flat_threshold() -> None:
 def test_bounds_of_the_object_win_over_the_configured_ones() -> None:
     play("""
        at_s  ready  rate  min  max | want  decided_by
-          0      2    20    1    6 |    6  bounds      # 10 / 0.8 = 12.5
-         15      6     0    4    6 |    6  bounds      # the peak of 13 is still in the window
+          0      2    20    1    6 |    6  bounds      # 20 * 0.625 = 12.5
+         15      6     0    4    6 |    6  .           # held since the rise at 0 s
         ...
+        300      6     0    4    6 |    6  .
         315      6     0    4    6 |    4  bounds
         330      4     0    5    3 |    5  bounds      # the minimum wins where they cross
     """)
@@ -113,39 +119,41 @@ def test_bounds_of_the_object_win_over_the_configured_ones() -> None:
 
 
 def test_a_queue_is_drained_with_credit_for_starting_replicas() -> None:
-    """Load 4 on 2 replicas is behind by 2; 40 waiting are 20 s of replica time.
+    """Load 5 on 2 replicas is behind by 3; 40 waiting are 25 s of replica time.
 
-    A new replica helps 195 s from now: 4 + (20 + 2 * 195) / 60 = 10.8.  Once nine are on their way
-    the backlog is theirs, however long it grows meanwhile: no overshoot.
+    A new replica helps 195 s from now, when 25 + 3 * 195 = 610 s are behind.  A miss costs one
+    request and a replica is kept 195 + 300 s, so sqrt(5 * 610 / 495) = 2.5 more than the load clear
+    it at least cost: 8.  Once nine are on their way the backlog is theirs, however long it grows
+    meanwhile: no overshoot.
     """
     play("""
        at_s  ready  starting  rate  waiting | want  decided_by  queue
-          0      2         0     8       40 |   11  queue          11
-         15      2         9     8       80 |   11  .              11
-         30      2         9     8      120 |   11  .              11
-        180      2         9     8      600 |   11  .              11   # 300 s / spare 7 = 43 s
-        195     11         0     8      300 |   11  .              11
-        255     11         0     8        2 |   11  hold_down       4   # not pressed: ceil(load)
+          0      2         0     8       40 |    8  queue           8
+         15      2         6     8       80 |    8  .               8
+         30      2         6     8      120 |    8  .               8
+        180      2         6     8      600 |    8  .               8   # 375 s / spare 3 = 125 s
+        195      8         0     8      300 |    8  .               8
+        255      8         0     8        2 |    8  hold_down       5   # not pressed: ceil(load)
     """)
 
 
 def test_a_backlog_that_those_coming_do_not_clear_in_time_asks_for_more() -> None:
-    """2000 s of backlog over a spare of 3 takes 667 s, a start 195 s: ceil(4 + 2000 / 60) = 38."""
+    """2500 s of backlog over a spare of 2 takes 1250 s, a start 195 s: 5 + sqrt(5 * 2500 / 495)."""
     play("""
        at_s  ready  starting  rate  waiting | want  queue
-          0      2         5     8     4000 |   38     38
+          0      2         5     8     4000 |   11     11
     """)
 
 
 def test_a_longer_queue_never_asks_for_fewer_even_where_a_start_is_faster_than_the_drain() -> None:
-    """Lead 16 s, drain 60 s: 170 s over a spare of 10 are late, yet 4 + 170 / 60 is below 14."""
+    """Lead 16 s: 188 s over a spare of 9 take 21 s, yet 5 + sqrt(5 * 188 / 316) is below 14."""
     quick = replace(CONFIG, start_up=StartUpConfig(prior_s=1.0))
     play(
         """
        at_s  ready  rate  waiting | queue
-          0     14     8      300 |    14   # 150 s over a spare of 10: in time
-         15     14     8      340 |    14   # 170 s: late, and still not fewer
-         30     14     8     4000 |    38
+          0     14     8      200 |    14   # 125 s over a spare of 9: in time
+         15     14     8      300 |    14   # 188 s: late, and still not fewer
+         30     14     8    40000 |    25   # 25000 s: 5 + sqrt(5 * 25000 / 316) = 24.9
     """,
         quick,
     )
@@ -164,23 +172,23 @@ def test_a_loop_closed_over_starting_replicas_does_not_overshoot() -> None:
 
 
 def test_unschedulable_crash_looping_and_expired_replicas_are_no_capacity_to_come() -> None:
-    """Load 4 on 2 ready.  With 9 starting a backlog of 20 s is theirs; with none it is behind."""
+    """Load 5 on 2 ready.  With 9 starting a backlog of 25 s is theirs; with none it is behind."""
     play("""
        at_s  ready  starting  starting_s  unschedulable  crash_looping  rate  waiting | queue
           0      2         9          30              0              0     8       40 |    11
-         15      2         0          30              9              0     8       40 |    11
-         30      2         0          30              0              9     8       40 |    11
-         45      2         9        1801              0              0     8       40 |    11
+         15      2         0          30              9              0     8       40 |     8
+         30      2         0          30              0              9     8       40 |     8
+         45      2         9        1801              0              0     8       40 |     8
          60      2         9          30              0              0     8      400 |    11
-         75      2         0          30              9              0     8      400 |    14
-         90      2         0          30              0              9     8      400 |    14
-        105      2         9        1801              0              0     8      400 |    14
+         75      2         0          30              9              0     8     4000 |    11
+         90      2         0          30              0              9     8     4000 |    11
+        105      2         9        1801              0              0     8     4000 |    11
         120      2         9        1800              0              0     8      400 |    11
-    """)  # 400 waiting are 200 s: 4 + (200 + 390) / 60 = 13.8
+    """)  # 4000 waiting are 2500 s: 5 + sqrt(5 * (2500 + 585) / 495) = 10.6
 
 
 def test_a_missed_objective_does_not_pile_up_replicas_that_cannot_be_scheduled() -> None:
-    """4 ready, 25 % is one step.  Three that cannot be scheduled were asked for already."""
+    """4 ready, a tenth is one step.  Three that cannot be scheduled were asked for already."""
     play("""
        at_s  ready  unschedulable  crash_looping  rate         ttft | want  ttft
           0      4              0              0     6  50:0:0:50:0 |    5     5
@@ -194,49 +202,56 @@ def test_a_missed_objective_does_not_pile_up_replicas_that_cannot_be_scheduled()
 
 
 def test_a_missed_objective_adds_one_step_per_lead_time() -> None:
-    """Half of the requests are above 2.5 s.  8 replicas, 25 %: 2 more, then time to show.
+    """Half of the requests are above 2.5 s.  8 replicas, a quarter: 2 more, then time to show.
 
-    The next step comes lead (180 + 15) plus the histogram's window (60) after the first: 255 s.
+    The next step comes lead (180 + 15) plus the histogram's window (60) after the first, and two
+    windows and ticks after replicas became ready: 210 + 150 = 360 s.
     """
-    play("""
+    large = replace(CONFIG, signals=SignalConfig(latency_step_ratio=0.25))
+    play(
+        """
        at_s  ready  starting  rate         ttft | want  decided_by  ttft
           0      8         0    12  50:0:0:50:0 |   10  ttft          10
          15      8         0    12  50:0:0:50:0 |   10  hold_down      8   # not yet obeyed
          30      8         2    12  50:0:0:50:0 |   10  .             10   # on their way
         210     10         0    12  50:0:0:50:0 |   10  .             10   # ready, not yet seen
-        240     10         0    12  50:0:0:50:0 |   10  .             10
-        255     10         0    12  50:0:0:50:0 |   13  ttft          13   # ceil(2.5) more
-    """)
+        255     10         0    12  50:0:0:50:0 |   10  .             10   # a router floods them
+        345     10         0    12  50:0:0:50:0 |   10  .             10
+        360     10         0    12  50:0:0:50:0 |   13  ttft          13   # ceil(2.5) more
+    """,
+        large,
+    )
 
 
 def test_the_step_waits_also_where_another_signal_asked_for_as_much() -> None:
-    """The queue asks for 11 at once, the objective for 3: both were served by the same replicas."""
+    """The queue asks for 8 at once, the objective for 3: both were served by the same replicas."""
     play("""
        at_s  ready  rate  waiting         ttft | want  decided_by  ttft
-          0      2     8       40  50:0:0:50:0 |   11  queue          3
-         15     11     8        0  50:0:0:50:0 |   11  .             11   # no step: not settled
+          0      2     8       40  50:0:0:50:0 |    8  queue          3
+         15      8     8        0  50:0:0:50:0 |    8  .               8   # no step: not settled
     """)
 
 
-def test_an_objective_inside_a_bucket_is_interpolated() -> None:
-    """Two thirds of (1, 2.5] lie below 2 s: 3 requests there are 1 late, 2 are in time.
+def test_a_few_misses_are_the_business_of_the_budget_and_many_of_a_step() -> None:
+    """Five times the 1 % allowed are many.
 
-    97 + 2 of 100 meet 99 %; with 6 in the bucket it is 94 + 4 = 98 %: missed.
+    2 s lies two thirds into (1, 2.5]: with a tail of 6 of 100 above 1 s and none above 2.5 s, 6 *
+    (0.5 / 6) ** (2 / 3) = 1.1 are late; with 20 and 10 it is 20 * 0.5 ** (2 / 3) = 12.6.
     """
     play("""
-       at_s  ready  rate       ttft | want  ttft  decided_by
-          0      2     3  97:0:3:0:0 |   2     0  work
-         15      2     3  94:0:6:0:0 |   3     3  ttft
+       at_s  ready  rate          ttft | want  ttft  decided_by
+          0      2     3    94:0:6:0:0 |   2     0  work
+         15      2     3  80:0:10:10:0 |   3     3  ttft
     """)
 
 
 def test_latency_near_its_objective_stops_the_way_down() -> None:
-    """Half of 2 s is a bucket bound: 95 % within 1 s is below the 99 % asked for."""
+    """1.8 s is near: of 10 above 1 s, 10 * (2 / 10) ** (0.8 / 1.5) = 4.2 are above it, not 1."""
     play("""
        at_s  ready  rate       ttft | want  decided_by
           0      4   2.6  95:0:0:0:0 |    4  hold_down
         ...
-        315      4   2.6  94:4:2:0:0 |    4  veto
+        315      4   2.6  90:0:8:2:0 |    4  veto
         330      4   2.6   0:0:9:0:0 |    2  work       # 9 requests say nothing of a percentile
     """)
 
@@ -244,20 +259,24 @@ def test_latency_near_its_objective_stops_the_way_down() -> None:
 def test_long_prompts_on_idle_replicas_do_not_hold_a_fleet_at_its_peak() -> None:
     """TTFT is 1 to 2.5 s at any load: no count of replicas shortens a prompt.
 
-    Load 0.5; the prior's interval is a factor of 3 (log 3 * sqrt(1) evidence 0), half busy twice
-    that: 0.5 * 3 * 2 / 0.8 = 3.75, so latency may hold 4 replicas and not 20.
+    Load 0.625; the prior is right within a factor of 3, half busy twice that: 0.625 * 3 * 2 = 3.75,
+    so latency may hold 4 replicas and not 20.
     """
-    play("""
+    unsure = replace(CONFIG, capacity=replace(CONFIG.capacity, prior_uncertainty_factor=3.0))
+    play(
+        """
        at_s  ready  rate        ttft  waiting | want  decided_by  ttft
-          0     20     1  0:0:100:0:0       0 |   20  hold_down      4
+          0     20     1    0:0:0:100:0       0 |   20  hold_down      4
         ...
-        315     20     1  0:0:100:0:0       0 |    4  ttft           4
-        330     20     1  0:0:100:0:0       5 |   25  ttft          25   # they wait: 20 + 5
-    """)
+        315     20     1    0:0:0:100:0       0 |    4  ttft           4
+        330     20     1    0:0:0:100:0       5 |   22  ttft          22   # they wait: 20 + 2
+    """,
+        unsure,
+    )
 
 
 def test_inter_token_latency_counts_where_it_has_an_objective() -> None:
-    config = replace(CONFIG, slo=SloConfig(tpot_s=0.08))  # room 0.03 s of 0.05 s: 100 sequences
+    config = replace(CONFIG, slo=SloConfig(tpot_s=0.08))  # room 0.0175 s of 0.0625 s: 100 sequences
     play(
         """
        at_s  ready  rate         itl | want  itl   decided_by
@@ -279,7 +298,7 @@ def test_inter_token_latency_near_its_objective_stops_the_way_down() -> None:
        at_s  ready  rate         itl | want  decided_by
           0      4   2.6   90:0:10:0 |    4  hold_down
         ...
-        315      4   2.6   90:0:10:0 |    4  veto       # 90 % within 0.04 s
+        315      4   2.6   80:0:19:1 |    4  veto       # 20 * (1 / 20) ** 0.8 = 1.8 above 0.072 s
         330      4   2.6   100:0:0:0 |    2  work
     """,
         config,
@@ -287,9 +306,10 @@ def test_inter_token_latency_near_its_objective_stops_the_way_down() -> None:
 
 
 def test_decode_replicas_do_not_answer_for_time_to_first_token() -> None:
-    """Decode: 200 steps of 0.05 s shared by 100 are 0.1 s.  Prefill: 0.4 s and one step, 0.0005 s.
+    """Decode: 200 steps of 0.0625 s shared by 100 are 0.125 s.  Prefill: 0.5 s and its step.
 
-    Rate 20: decode 20 * 0.1 / 0.8 = 2.5, prefill 20 * 0.4005 / 0.8 = 10.01, mixed 12.5.
+    Rate 20: decode 20 * 0.125 = 2.5, mixed 20 * 0.625 = 12.5.  A prefill step of 2048 tokens has
+    an overhead of 0.0625 s: 0.5 + 0.0625 * 1001 / 2048 = 0.53, times 20 is 10.6.
     """
     script = """
        at_s  ready  rate         ttft | work  ttft
@@ -526,15 +546,16 @@ def test_replicas_counted_by_those_that_answer_do_not_shrink_with_them() -> None
           0      8     4  50:0:0:50:0 |    8
         400      3     4  50:0:0:50:0 |    8
     """)
+    unsure = replace(CONFIG, capacity=replace(CONFIG.capacity, prior_uncertainty_factor=3.0))
     state = PolicyState()
     counts = []
     for row in (first, second):
         seen = observation(row.left)
         assert not isinstance(seen.replicas, NoData)
         seen = replace(seen, replicas=replace(seen.replicas, inferred=True))
-        decision, state = decide(seen, state, CONFIG, seen.seen_at_s)
+        decision, state = decide(seen, state, unsure, seen.seen_at_s)
         counts.append(decision.would_be)
-    assert counts == [10, 10]  # 8 + ceil(0.25 * 8); then the silent ones count as on their way
+    assert counts == [9, 9]  # 8 + ceil(0.1 * 8); then the silent ones count as on their way
     assert isinstance(seen.replicas, Replicas)
     nobody = replace(seen, replicas=replace(seen.replicas, wanted=0, current=0, ready=0))
     decision, _ = decide(nobody, PolicyState(), CONFIG, 500.0)
