@@ -262,6 +262,18 @@ def test_starts_are_learned_from_what_was_seen() -> None:
     assert lead_s[-1] == pytest.approx(75.0)
 
 
+def test_every_start_is_seen_once() -> None:
+    ticks: list[Tick] = []
+    result = simulate(_scenario(requests=_trace(peak_per_s=100.0)), watch=ticks.append)
+    seen: list[float] = []
+    for tick in ticks:
+        assert not isinstance(tick.observation.replicas, NoData)
+        seen += tick.observation.replicas.start_up_s
+    started = sum(max(change.after - change.before, 0) for change in result.changes)
+    assert seen == [60.0] * started
+    assert started >= 3
+
+
 def test_the_policy_knows_the_bounds_of_the_scaled_object() -> None:
     busy = _trace(peak_per_s=100.0)
     result = simulate(

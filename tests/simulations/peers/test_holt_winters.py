@@ -48,6 +48,16 @@ def test_the_season_learns_what_was_not_foreseen() -> None:
     assert holt_winters(values, period=6, smoothing=still) == pytest.approx(5.0 + 1.8)
 
 
+def test_a_season_is_told_by_the_level_before() -> None:
+    """Half for level and season: 7 makes the level 6 and its season 0.5 * (7 - 5) = 1.
+
+    Five points of 5 halve the level's distance each time, to 5 + 1 / 32.
+    """
+    half = Smoothing(level=0.5, slope=0.0, season=0.5)
+    values = [5.0] * 30 + [7.0] + [5.0] * 5
+    assert holt_winters(values, period=6, smoothing=half) == pytest.approx(5.0 + 1.0 / 32.0 + 1.0)
+
+
 def test_too_few_points_are_a_mistake() -> None:
     with pytest.raises(AssertionError, match="too few points"):
         holt_winters([1.0] * 15, period=6, smoothing=Smoothing())

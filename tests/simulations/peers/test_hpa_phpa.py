@@ -36,6 +36,9 @@ def test_a_forecast_can_only_add() -> None:
     assert falling.line() == 2
     assert falling.highest() == 4
     assert _forecasts(4, 5, 6, 7, 8, 9).highest() == 11
+    seasonal = _forecasts(*([1, 1, 1, 1, 1, 4] * 3), 1, 1, 1, 1, 1)
+    assert seasonal.line() <= 1
+    assert seasonal.highest() == 4
 
 
 def test_the_live_number_goes_through_the_hpa_with_its_forecast() -> None:
@@ -61,9 +64,18 @@ def test_the_live_number_goes_through_the_hpa_with_its_forecast() -> None:
 
 
 def test_what_is_remembered_stays_within_the_bounds() -> None:
-    made = context()
+    """A sync asks for 200,000: 20 are remembered.
+
+    Two syncs later a line through 1, 1, 1, 20, 1, 1 has the mean 4.17 and rises by 0.5 * 19 / 17.5
+    a sync, 5.52 now, and the lead is 0.
+    """
+    none = constant(0.0)
+    start_up = StartUp(scheduling=none, image=none, weights=none, compile=none)
+    made = context(model=model(start_up=start_up))
     controller = PEERS["phpa-holt-winters"].build(Setting(knob=5.0, behaviour=Behaviour.OURS), made)
-    for sync in range(8):
+    count: int | None = 1
+    for sync, waiting in enumerate((5.0, 5.0, 5.0, 1e6, 5.0, 5.0)):
         now_s = 3.0 + 15.0 * sync
-        controller.scraped(scrape(now_s, {0: {"requests_waiting": 1e6}}), None)
-        assert controller.act(view(now_s, replicas(20))) == 20
+        controller.scraped(scrape(now_s, {0: {"requests_waiting": waiting}}), None)
+        count = controller.act(view(now_s, replicas(20)))
+    assert count == 6
