@@ -22,18 +22,21 @@ D that cover all arrivals, n_w the mean of r over window w, and r_w = r(T_w).
    a miss, minimising cost + m * (misses - K) over all schedules and all choices of misses is not
    above the optimum.  Requests that can never be good, and bad ones, cost nothing here: a schedule
    may have them cut.
-7. *Weak duality.*  For u_w, q_w in [0, s], multipliers of the rises into n_w and into r_w, and
-   ``p_w = 1 + (u_w - q_w) / D >= 0``, the price of work in window w, if also
-   ``q_w - u_(w+1) >= H * max(p_w - p_(w+1), 0)``, then no schedule costs less than::
+7. *Floor.*  Where a ReplicaSet chooses the victims, those that are not ready go first, so that r
+   never falls below f, the lesser of the minimum and the first count, until all has ended.
+8. *Weak duality.*  For u_w, q_w in [0, s], multipliers of the rises into n_w and into r_w, and a
+   price of work ``0 <= p_w <= P_w = 1 + (u_w - q_w) / D`` in window w, if also
+   ``z_w = q_w - u_(w+1) - H * max(p_w - p_(w+1), 0) >= 0``, then no schedule costs less than::
 
-       sum_w [ sum_i min(p_w v_i, m) - max(p_w - p_(w+1), 0) E_w ] - u_1 r(0) - m K
+       sum_w [ sum_i min(p_w v_i, m) - max(p_w - p_(w+1), 0) E_w + (P_w - p_w) D f + z_w f ]
+       - u_1 r(0) - m K
 
-   with p after the last window 1: the fleet serves until all requests have ended.
+   with p after the last window 1: the fleet serves until all requests have ended.  There D is cut
+   off at the last arrival, and z counts nothing.
 
 Any multipliers give a bound.  For windows of a few lengths, the best on a grid is found by dynamic
-programming over the windows and a search over m; u = q = 0 is on the grid and is the plain work of
-the cheapest requests.  Where a ReplicaSet chooses the victims, those that are not ready go first,
-so that a fleet never has fewer ready replicas than its minimum: a second bound.
+programming over the windows and a search over m; u = q = 0, p = 1 is on the grid and is the plain
+work of the cheapest requests.
 """
 
 import itertools
@@ -51,7 +54,8 @@ from simulations.trace_chunks import Floats, Requests
 
 WINDOWS_S = (120.0, 300.0, 900.0, 1800.0)
 WINDOWS_MAX = 2000
-LEVELS = 9  # of the multipliers u and q
+LEVELS = 6  # of the multipliers u and q
+PARTS = 4  # of P_w that the price of work may be, and none
 PRICES = 24  # of a miss, tried one after the other
 SAMPLE = 100_000  # requests on which the shares of the base are chosen
 SHARES = tuple(
@@ -65,13 +69,18 @@ def bound_gpu_hours(requests: Requests, deployment: Deployment, *, good_min: int
     """GPU-hours below which no schedule has ``good_min`` good requests."""
     model = deployment.model
     able = requests.pick(attainable_flags(requests, model, deployment.objectives))
-    bounds_s = [0.0]
-    if deployment.victims is replicaset_choice and deployment.gpus.total is None:
-        low = min(deployment.replicas_min, deployment.replicas_first)
-        bounds_s.append(low * float(requests.arrival_s[-1]))
+    floor = _floor(deployment)
+    bounds_s = [floor * float(requests.arrival_s[-1])]
     if len(able) and good_min > 0:
         bounds_s.append(_bound_s(able, deployment, misses_max=max(len(able) - good_min, 0)))
     return model.gpus_per_replica * max(bounds_s) / 3600.0
+
+
+def _floor(deployment: Deployment) -> int:
+    """Replicas that serve at any time, whatever the schedule."""
+    if deployment.victims is not replicaset_choice or deployment.gpus.total is not None:
+        return 0
+    return min(deployment.replicas_min, deployment.replicas_first)
 
 
 def shortest_start_s(start_up: StartUp) -> float:
@@ -130,6 +139,7 @@ class _Dual:
         self._window_s = window_s
         self._misses_max = misses_max
         self._first = deployment.replicas_first
+        self._floor = _floor(deployment)
         self._start_s = shortest_start_s(deployment.model.start_up)
         seqs = deployment.model.max_num_seqs
         self._held_s = float(np.sort(work.decode_s)[-seqs:].sum())
@@ -137,21 +147,23 @@ class _Dual:
         ends: Floats = np.arange(1, count + 1, dtype=np.float64) * window_s
         self._windows = _windows(able.arrival_s, whole_s, ends)
         self._late_s = _late_work(able.arrival_s, whole_s, ends, deployment.objectives.ttft_s)
-        self._prices, self._allowed, self._fall = self._transitions()
-
-    def _transitions(self) -> tuple[Floats, Floats, Floats]:
-        """Prices of the states (u, q), which may follow which (0, else -inf), and falls of price.
-
-        States of a price below 0 are followed by none.
-        """
+        last_s = float(able.arrival_s[-1])
+        self._spans_s = np.minimum(ends, last_s) - (ends - window_s)
         levels = np.linspace(0.0, self._start_s, LEVELS)
-        u, q = (grid.ravel() for grid in np.meshgrid(levels, levels, indexing="ij"))
-        prices = 1.0 + (u - q) / self._window_s
-        fall = np.maximum(prices[:, None] - prices[None, :], 0.0)
-        # A hair below 0 is rounding: the levels of u and q are the same numbers.
-        follows = q[:, None] - u[None, :] >= self._held_s * fall
-        follows &= (prices[:, None] >= 0.0) & (prices[None, :] >= 0.0)
-        return prices, np.where(follows, 0.0, -np.inf), fall
+        parts = np.linspace(0.0, 1.0, PARTS + 1)
+        u, q, part = (each.ravel() for each in np.meshgrid(levels, levels, parts, indexing="ij"))
+        whole = 1.0 + (u - q) / window_s
+        valid = whole >= 0.0
+        self._u, self._q = u[valid], q[valid]
+        self._prices = (part * whole)[valid]
+        self._rest = whole[valid] - self._prices
+        self._fall = np.maximum(self._prices[:, None] - self._prices[None, :], 0.0)
+        self._follow = self._followed()
+
+    def _followed(self) -> Floats:
+        """What a window's state gains by the next one's, ``z f``; -inf where it may not follow."""
+        left = self._q[:, None] - self._u[None, :] - self._held_s * self._fall
+        return np.where(left >= 0.0, left * self._floor, -np.inf)
 
     def best(self) -> float:
         """The highest bound over the price of a miss, which is concave: by golden section."""
@@ -175,22 +187,23 @@ class _Dual:
     def _at(self, price: float) -> float:
         """The best bound on the grid of multipliers at one price of a miss; from the end back."""
         gains = self._gains(price)
-        levels = np.linspace(0.0, self._start_s, LEVELS)
-        u, q = (grid.ravel() for grid in np.meshgrid(levels, levels, indexing="ij"))
         over = np.maximum(self._prices - 1.0, 0.0)
-        ends = (q >= self._held_s * over) & (self._prices >= 0.0)
-        value = np.where(ends, gains[-1] - over * self._late_s[-1], -np.inf)
+        may_end = self._q >= self._held_s * over
+        value = np.where(may_end, gains[-1] - over * self._late_s[-1], -np.inf)
         for window in range(len(gains) - 2, -1, -1):
-            after = self._allowed - self._fall * self._late_s[window] + value[None, :]
+            after = self._follow - self._fall * self._late_s[window] + value[None, :]
             value = gains[window] + after.max(axis=1)
-        best = float((value - u * self._first).max())
+        best = float((value - self._u * self._first).max())
         return best - price * self._misses_max
 
     def _gains(self, price: float) -> list[Floats]:
-        """For each window and state ``sum_i min(p_w v_i, price)``."""
-        distinct, index = np.unique(np.maximum(self._prices, 0.0), return_inverse=True)
+        """For each window and state, the priced work and the floor."""
+        distinct, index = np.unique(self._prices, return_inverse=True)
         limits = price / np.maximum(distinct, 1e-12)
-        return [_priced(window, distinct, limits, price)[index] for window in self._windows]
+        return [
+            _priced(window, distinct, limits, price)[index] + self._rest * self._floor * span_s
+            for window, span_s in zip(self._windows, self._spans_s, strict=True)
+        ]
 
 
 def _priced(window: _Window, prices: Floats, limits: Floats, price: float) -> Floats:

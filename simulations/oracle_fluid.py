@@ -152,8 +152,8 @@ def through(
     length = np.where(decay > 1e-9, -np.expm1(-decay) / np.maximum(decay, 1e-9), 1.0)
     change = fluid.arrivals[cell] - replicas * rate * fluid.cell_s
     late = np.interp(each / full, LATE_AT, fluid.late_ratio)
-    after = np.maximum(held + change * length + fluid.drift[cell], 0.0)
-    return after, fluid.arrivals[cell] * late
+    after = np.maximum(held + change * length, 0.0) + fluid.drift[cell]
+    return np.maximum(after, 0.0), fluid.arrivals[cell] * late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,7 +66,7 @@ def drawn_move(
     if random.random() < 0.5:
         end = min(step + length, counts.size)
         return Move(block=block, begin=step, end=end, change=-1 if up else 1)
-    earliest = max(step - length, cells.start)
+    earliest = min(max(step - length, cells.start), step - 1)
     return Move(block=block, begin=earliest, end=step, change=1 if up else -1)
 
 

@@ -81,3 +81,6 @@ def optimum_gpu_hours(tried: list[tuple[tuple[Step, ...], Replay]], attainment: 
     """The cheapest of them that attains it; infinity where none does."""
     reached = [each.gpu_hours for _, each in tried if each.attainment_ratio >= attainment - 1e-12]
     return min(reached, default=float("inf"))
+
+
+CASE_DEPLOYMENT = Case(rates_per_s=(1.0,), seed=0).deployment
