@@ -96,7 +96,11 @@ class DemandConfig:
         why="a minute of smoothing: shorter swings are buffered by the running batch",
     )
     mix_time_constant_s: float = setting(
-        300.0, low=30.0, high=7200.0, tune=True, why="prompt and output lengths drift in minutes"
+        150.0,
+        low=30.0,
+        high=7200.0,
+        tune=True,
+        why="a shift of lengths is met within 15 minutes; tenants come and go",
     )
     prior_prompt_tokens: float = setting(
         1000.0, low=1.0, high=1e6, why="chat traces of Azure 2023 have a median prompt of 1020"
