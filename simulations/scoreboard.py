@@ -18,7 +18,7 @@ from enum import StrEnum
 
 from scaler.errors import ScenarioError
 from simulations.controller import Clock
-from simulations.frontier import REACHED_FROM, near
+from simulations.frontier import REACHED_FROM
 from simulations.peers import SHIPPED, Behaviour, Group
 from simulations.run_cache import Json
 from simulations.scenario import Scenario
@@ -61,7 +61,8 @@ class Plan:
     stored traces, the objectives, and our own settings; ``attainment_share`` is what is asked for,
     of what is attainable.  With ``screen_until_s`` the frontiers are first searched on the arrivals
     before that time: forms that are far behind there are dropped, and the others begin near.
-    ``clock`` measures the runs.
+    ``forms`` are in place of all forms of the policies, ``oracle_replays_max`` bounds the schedules
+    that the oracle tries.  ``clock`` measures the runs.
     """
 
     policies: tuple[str, ...]
@@ -70,7 +71,9 @@ class Plan:
     kinds: frozenset[Kind] = frozenset({Kind.SHIPPED})
     attainment_share: float = 0.99
     with_oracle: bool = True
+    oracle_replays_max: int | None = None
     screen_until_s: float | None = None
+    forms: tuple[Contender, ...] = ()
     clock: Clock | None = None
 
     def __post_init__(self) -> None:
@@ -100,7 +103,8 @@ def scoreboard(plan: Plan, sweep: Sweep) -> Scoreboard:
     """
     arenas, bounds = _arenas(plan, plan.traces, sweep, with_oracle=plan.with_oracle)
     training = _arenas(plan, plan.training, sweep, with_oracle=False)[0]
-    forms = contenders(plan.policies, attainment_share=plan.attainment_share)
+    share = plan.attainment_share
+    forms = plan.forms or contenders(plan.policies, attainment_share=share)
     made: list[Json] = []
     if ORACLE in plan.policies and plan.with_oracle:
         made += _oracle_entries(arenas, bounds, plan, sweep)
@@ -141,6 +145,7 @@ def _arenas(
             bound,
             name=f"oracle on {bound.load.trace.name}",
             attainment_share=plan.attainment_share,
+            replays_max=plan.oracle_replays_max,
         )
         for bound in plain
         if with_oracle
@@ -278,15 +283,16 @@ def _screened(
     whole = {arena.trace: arena for arena in arenas}
     found = by_policy(finish(_hunts(forms, parts, plan), sweep, clock=plan.clock))
     return [
-        hunt(
-            one.contender,
-            [whole[trace]],
-            attainment_share=plan.attainment_share,
-            start=near(one.search.knob, one.search.best.knob) if one.search.points else (),
-        )
+        hunt(_beginning(one), [whole[trace]], attainment_share=plan.attainment_share)
         for (_, trace), of_policy in found.items()
         for one in promising(of_policy)
     ]
+
+
+def _beginning(one: Hunt) -> Contender:
+    """A contender whose search begins where another one has ended."""
+    begin = one.search.best.knob if one.search.points else None
+    return dataclasses.replace(one.contender, knob_begin=begin)
 
 
 def _frontier_entry(one: Hunt, plan: Plan) -> Json:

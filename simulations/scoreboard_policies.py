@@ -25,7 +25,10 @@ DIAL = Knob(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """One policy in one form; ``knob`` None is a policy without one."""
+    """One policy in one form; ``knob`` None is a policy without one, or not to be searched.
+
+    A search begins near ``knob_begin`` where something is known already.
+    """
 
     policy: str
     group: Group
@@ -33,6 +36,7 @@ class Contender:
     behaviour: Behaviour = Behaviour.OWN
     knob: Knob | None = None
     knob_default: float | None = None
+    knob_begin: float | None = None
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from simulations.controller import Clock
-from simulations.frontier import Knob, Point, Search, ask, first_values, told
+from simulations.frontier import Knob, Point, Search, ask, first_values, near, told
 from simulations.run_cache import Json
 from simulations.scenario import Scenario
 from simulations.scoreboard_policies import Contender, scenario_of
@@ -48,33 +48,24 @@ class Hunt:
         return ask(self.search)
 
 
-def hunt(
-    contender: Contender,
-    arenas: Sequence[Arena],
-    *,
-    attainment_share: float,
-    start: tuple[float, ...] = (),
-) -> Hunt:
-    """A search that has not begun, with ``start`` values to begin with.
-
-    The contender has a knob.  What it ships is tried first as well, as it is run anyway, so that
-    hindsight is never worse.
-    """
+def hunt(contender: Contender, arenas: Sequence[Arena], *, attainment_share: float) -> Hunt:
+    """A search that has not begun; the contender has a knob."""
     knob = contender.knob
     assert isinstance(knob, Knob), f"{contender.policy} has no knob"
     return Hunt(
         contender=contender,
         arenas=tuple(arenas),
         attainment_share=attainment_share,
-        search=Search(knob=knob, target=0.0, start=_with_default(contender, start)),
+        search=Search(knob=knob, target=0.0, start=_start(contender, knob)),
         rows={},
     )
 
 
-def _with_default(contender: Contender, start: tuple[float, ...]) -> tuple[float, ...]:
-    assert contender.knob is not None, "only what has a knob is searched"
-    shipped = () if contender.knob_default is None else (contender.knob_default,)
-    return tuple(sorted({*(start or first_values(contender.knob)), *shipped}))
+def _start(contender: Contender, knob: Knob) -> tuple[float, ...]:
+    """Where to begin; what ships is among it, as it is run anyway: hindsight is never worse."""
+    begin, shipped = contender.knob_begin, contender.knob_default
+    values = first_values(knob) if begin is None else near(knob, begin)
+    return tuple(sorted({*values, *(() if shipped is None else (shipped,))}))
 
 
 def finish(hunts: Sequence[Hunt], sweep: Sweep, *, clock: Clock | None) -> list[Hunt]:

@@ -56,13 +56,15 @@ class Load:
 class Bound:
     """What is true of a trace whatever decides: the attainable, the oracle for an attainment.
 
-    ``attainment_share`` is of the attainable ratio; None leaves the oracle out.
+    ``attainment_share`` is of the attainable ratio; None leaves the oracle out.  The oracle tries
+    as many schedules as its own default says, or up to ``replays_max``.
     """
 
     name: str = field(compare=False)
     load: Load
     deployment: Deployment
     attainment_share: float | None = None
+    replays_max: int | None = None
 
 
 def run_one(run: Run) -> Json:
@@ -94,7 +96,12 @@ def oracle_one(bound: Bound) -> Json:
     reachable = float(
         np.mean(attainable_flags(requests, bound.deployment.model, bound.deployment.objectives))
     )
-    found = oracle(requests, bound.deployment, attainment_ratio=bound.attainment_share * reachable)
+    found = oracle(
+        requests,
+        bound.deployment,
+        attainment_ratio=bound.attainment_share * reachable,
+        replays_max=bound.replays_max,
+    )
     return {
         "schedule": [list(step) for step in found.schedule],
         "gpu_hours": found.gpu_hours,
@@ -118,6 +125,7 @@ def deployment_of(scenario: Scenario) -> Deployment:
         replicas_max=scenario.scaled_object.replicas_max,
         gpus=scenario.gpus,
         routing=scenario.routing,
+        victims=scenario.victims.choice,
         seed=scenario.seed,
     )
 
