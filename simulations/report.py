@@ -21,6 +21,10 @@ DRAWN = (
 )  # fmt: skip
 
 
+OF_THE_MACHINE = frozenset({"wall_s", "decide_wall_s", "simulated_requests_per_s"})
+"""Keys of summary.json that are left out: the rest depends on the scenario alone."""
+
+
 def render_simulation(
     summary: Mapping[str, Any],
     scenario: Scenario,
@@ -44,7 +48,7 @@ def render_simulation(
     )
     data = {
         "verdict": dataclasses.asdict(made),
-        "summary": summary,
+        "summary": {key: value for key, value in summary.items() if key not in OF_THE_MACHINE},
         "objectives": {
             "ttft_s": slo.ttft_s,
             "tpot_s": slo.tpot_s,

@@ -35,10 +35,11 @@ def verdict(
     if attainment is None:
         return Verdict(kept=None, lead="No request arrived.", sentences=(), bars=())
     kept = attainment >= target_ratio - REACHED_FROM
+    near = f", kept from {_share(target_ratio - REACHED_FROM)}" if kept else ""
+    asked = f"{_share(target_ratio)} asked for{near if attainment < target_ratio else ''}"
     lead = (
-        f"{_share(attainment)} of {summary['requests']:,} requests had {objective}"
-        f" ({'at least' if kept else 'asked for were'} {_share(target_ratio)}"
-        f"{' asked for' if kept else ''}), for {gpu_hours:,.1f} GPU-hours."
+        f"{_share(attainment)} of {summary['requests']:,} requests had {objective} ({asked}),"
+        f" for {gpu_hours:,.1f} GPU-hours."
     )
     bars = _bars(summary, gpu_hours, gpus_per_replica)
     sentences = (*_comparisons(summary, gpu_hours, bars), *_losses(summary))
@@ -105,8 +106,8 @@ def _times(count: int) -> str:
 
 
 def _share(ratio: float) -> str:
-    """Percent with as many nines as there are, never rounded up to all of them."""
-    for digits in (1, 2, 3):
+    """Percent in two digits, or three where two would round it up to all."""
+    for digits in (2, 3):
         text = f"{ratio * 100.0:.{digits}f}"
         if ratio >= 1.0 or float(text) < 100.0:
             return f"{float(text):g} %"

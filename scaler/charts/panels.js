@@ -12,11 +12,12 @@ const STRIP = 24;
 /**
  * Lines and bands over one scale.  `lines`: `column`, `label`, `tone` (a custom property), and
  * `step`, `area`, `dash`, `width`, `format`; `bands`: `low`, `high` (columns), `label`, `tone`.
- * `max` is a fixed top, `least` the lowest top, `whole` puts ticks at integers.
+ * `max` is a fixed top, `least` the lowest top, `whole` puts ticks at integers; `limits_max` cuts the
+ * scale at so many times the first limit, so that one outlier does not flatten everything else.
  */
 export class Panel {
-  constructor({ title, unit = "", lines, bands = [], max = null, least = 1, whole = false, tall = false, format }) {
-    Object.assign(this, { title, lines, bands, max, least, whole, format });
+  constructor({ title, unit = "", lines, bands = [], max = null, least = 1, whole = false, tall = false, limits_max: cut = Infinity, format }) {
+    Object.assign(this, { title, lines, bands, max, least, whole, cut, format, over: false });
     this.values = lines.map(() => make("b", { text: ABSENT }));
     const keys = lines.map((line, place) => key(line, this.values[place]));
     const bandKeys = bands.map((one) => key(one, null, "sample wide"));
@@ -56,7 +57,9 @@ export class Panel {
     if (this.max !== null) return this.max;
     const shown = [...this.lines.map((line) => line.column), ...this.bands.map((one) => one.high)];
     const top = highest(shown.map((name) => columns[name]), range, this.least);
-    return niceTop(Math.max(top, ...lines.map(([value]) => value * 1.2)), this.whole);
+    const limit = lines.length ? lines[0][0] : Infinity;
+    this.over = top > limit * this.cut;
+    return niceTop(Math.max(Math.min(top, limit * this.cut), ...lines.map(([value]) => value * 1.2)), this.whole);
   }
 
   upright(top) {
@@ -70,7 +73,8 @@ export class Panel {
     const { top } = this.y;
     for (const value of this.whole && top < 2 ? [0, top] : [0, top / 2, top]) {
       rule(context, { x1: scale.from, x2: scale.to, y1: this.y(value), y2: this.y(value) });
-      text(context, this.format(value), { x: scale.from - 6, y: this.y(value), align: "right" });
+      const more = this.over && value === top ? "≥ " : "";
+      text(context, more + this.format(value), { x: scale.from - 6, y: this.y(value), align: "right" });
     }
   }
 

@@ -30,7 +30,7 @@ const FORECAST = {
   ],
 };
 const TTFT = {
-  title: "TTFT p95", unit: "seconds", least: 0.05, format: number,
+  title: "TTFT p95", unit: "seconds", least: 0.05, limits_max: 5, format: number,
   lines: [{ column: "ttft_p95_s", label: "p95", tone: "--ttft", format: seconds }],
 };
 const QUEUE = {
@@ -120,7 +120,7 @@ function lost({ rejected, cut_by_scale_down: cut }) {
 /** 99.996 %: never rounded up to 100. */
 function share(ratio) {
   if (ratio === null) return ABSENT;
-  const digits = [1, 2, 3].find((some) => ratio === 1 || Number((ratio * 100).toFixed(some)) < 100) ?? 3;
+  const digits = [2, 3].find((some) => ratio === 1 || Number((ratio * 100).toFixed(some)) < 100) ?? 3;
   return `${Number((ratio * 100).toFixed(digits))} %`;
 }
 

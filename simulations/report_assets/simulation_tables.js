@@ -12,7 +12,7 @@ export function worstMoments(data, charts) {
   const rows = [...stretches(data)].map((one) => ({ ...one, lasted_s: one.until_s - one.at_s }));
   if (!rows.length) return null;
   const table = new Table({
-    label: "Worst moments", rows, sort: "-ttft_s", chosen: (row) => charts.goTo(row.peak_at_s, AROUND_S),
+    label: "Worst moments", rows, sort: "-ttft_s", limit: 12, chosen: (row) => charts.goTo(row.peak_at_s, AROUND_S),
     columns: [
       { name: "at_s", label: "From", format: ELAPSED.full },
       { name: "lasted_s", label: "For", num: true, format: duration },
@@ -61,7 +61,7 @@ export function changesTable(data, charts) {
     };
   });
   const table = new Table({
-    label: "Replica changes", rows, sort: "at_s", chosen: (row) => charts.goTo(row.at_s, AROUND_S),
+    label: "Replica changes", rows, sort: "at_s", limit: 12, chosen: (row) => charts.goTo(row.at_s, AROUND_S),
     columns: [
       { name: "at_s", label: "At", format: ELAPSED.full },
       { name: "before", label: "From", num: true },

@@ -23,7 +23,7 @@ const PANELS = [
     ],
   },
   {
-    title: "TTFT p95", unit: "seconds", least: 0.05, format: number,
+    title: "TTFT p95", unit: "seconds", least: 0.05, limits_max: 5, format: number,
     lines: [{ column: "ttft_p95_s", label: "p95", tone: "--ttft", format: seconds }],
   },
   {

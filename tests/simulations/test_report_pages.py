@@ -1,0 +1,271 @@
+"""The reports in a real browser, opened from a file: what they show; they ask for nothing."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+
+from simulations import report_advisory, report_scoreboard, report_tune
+from simulations.report import render_simulation
+from tests.service.browser import tab
+from tests.service.test_page import CONTRAST, ink
+from tests.simulations.report_inputs import advisory, front, scoreboard
+from tests.simulations.report_runs import GAP, TRACE, lengthened, run
+
+pytestmark = [pytest.mark.external, pytest.mark.slow]
+
+DRAWN = "document.querySelector('.charts[data-window]')"
+WINDOW = "document.querySelector('.charts').dataset.window.split(' ').map(Number)"
+BOX = """(() => {{ const b = document.querySelector('{}').getBoundingClientRect();
+          return [b.x, b.y, b.width, b.height]; }})()"""
+LATER = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+TICKS = 960
+
+
+def simulation():
+    made = run(TICKS, faults=(GAP,))
+    return render_simulation(made.summary, made.scenario, made.result, made.records)
+
+
+def compared():
+    return report_scoreboard.render(scoreboard())
+
+
+def tuned():
+    return report_tune.render(front())
+
+
+def advised():
+    return report_advisory.render(advisory())
+
+
+@asynccontextmanager
+async def opened(html, folder, *, width=1440, height=1000, dark=False):
+    """A report in a browser, opened from a file as a reader would."""
+    file = folder / "report.html"
+    file.write_text(html, encoding="utf-8")
+    async with tab(folder / "profile") as page:
+        await page.look(width=width, height=height, dark=dark)
+        await page.send("Page.navigate", url=file.as_uri())
+        await page.until("document.querySelector('.verdict')")
+        await page.value(LATER)
+        yield page
+        assert page.complaints == []
+        assert page.requested == [file.as_uri()]  # nothing but the file itself
+
+
+async def text(page, selector):
+    return await page.value(f"document.querySelector({selector!r})?.innerText ?? null")
+
+
+async def drag(page, begin, end, *, modifiers=0):
+    told = {"button": "left", "buttons": 1, "clickCount": 1, "modifiers": modifiers}
+    for kind, (x, y) in (("mousePressed", begin), ("mouseMoved", end), ("mouseReleased", end)):
+        await page.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **told)
+    await page.value(LATER)
+
+
+async def cells(page, table, column):
+    return await page.value(
+        f"[...document.querySelectorAll('table[aria-label=\"{table}\"] tbody tr')]"
+        f".map(row => row.cells[{column}].innerText)"
+    )
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [360, 1440])
+@pytest.mark.parametrize("made", [simulation, compared, tuned, advised])
+async def test_every_report_fits_and_can_be_read(tmp_path, made, width, dark):
+    async with opened(made(), tmp_path, width=width, dark=dark) as page:
+        assert await page.value("document.documentElement.scrollWidth") <= width
+        assert await page.value(CONTRAST) == []
+        assert len(await text(page, ".lead")) > 40
+
+
+async def test_a_run_is_summed_up_drawn_and_named_as_it_is(tmp_path):
+    async with opened(simulation(), tmp_path) as page:
+        await page.until(DRAWN)
+        assert await text(page, "h1") == f"predictive on {TRACE}"  # markup in a name is text
+        assert await text(page, ".badge") == "objective kept"
+        assert "99.21 % of 1,000,000 requests" in await text(page, ".lead")
+        for panel, tone in (("Replicas", "--desired"), ("Replicas", "--ready"), ("Use", "--kv"),
+                            ("TTFT p95", "--ttft"), ("TTFT p95", "--limit"), ("Queue", "--waiting"),
+                            ("Forecast", "--load"), ("Requests", "--running")):  # fmt: skip
+            assert len(await ink(page, panel, tone)) > 300, (panel, tone)
+        assert "floor" in await text(page, ".legend")  # blind for longer than the grace
+
+
+async def test_what_was_not_seen_is_a_gap(tmp_path):
+    async with opened(simulation(), tmp_path) as page:
+        await page.until(DRAWN)
+        places = await ink(page, "Requests", "--running")
+        width = await page.value("document.querySelector('.stack').clientWidth")
+        # Blind for 40 ticks from a third on, between the axis (46) and the margin (14 pixels).
+        begin, end = (46 + (width - 60) * (TICKS / 3 + tick) / TICKS for tick in (0, 39))
+        assert not [x for x in places if begin + 2 < x < end - 2]
+        assert [x for x in places if x < begin]
+        assert [x for x in places if x > end]
+
+
+async def test_hovering_shows_values_and_a_click_the_arithmetic(tmp_path):
+    made = run(TICKS)
+    html = render_simulation(made.summary, made.scenario, made.result, made.records)
+    async with opened(html, tmp_path) as page:
+        await page.until(DRAWN)
+        x, y, width, _ = await page.value(BOX.format(".stack"))
+        at_x = x + 46 + (width - 60) / 2
+        await page.move(at_x, y + 60)
+        await page.value(LATER)
+        place = await page.value("Number(document.querySelector('.stack').ariaValueNow)")
+        assert abs(place - TICKS / 2) <= 1
+        desired = made.result.timeline.column("replicas_desired")[place]
+        assert await text(page, "[data-panel=Replicas] [data-key=desired] b") == str(int(desired))
+        running = made.result.timeline.column("running")[place]
+        shown = await text(page, "[data-panel=Requests] [data-key=running] b")
+        assert int(shown) == round(running)
+        for kind in ("mousePressed", "mouseReleased"):
+            await page.send("Input.dispatchMouseEvent", type=kind, x=at_x, y=y + 60, button="left",
+                            clickCount=1)  # fmt: skip
+        await page.move(5, 5)
+        assert (await text(page, ".when")).startswith("Pinned at day 1, 02:0")  # half of four hours
+        words = await text(page, ".why .steps")
+        assert f"{int(desired)} replicas wanted" in words
+        assert "alone would ask for" in await text(page, ".why .asks")
+        await page.press("Escape")
+        assert (await text(page, ".when")).startswith("Pinned")  # the charts have no focus
+        await page.value("document.querySelector('.stack').focus()")
+        await page.press("Escape")
+        assert (await text(page, ".when")).startswith("Latest")
+
+
+async def test_all_charts_zoom_and_move_together(tmp_path):
+    async with opened(simulation(), tmp_path) as page:
+        await page.until(DRAWN)
+        x, y, width, _ = await page.value(BOX.format(".stack"))
+        whole = await page.value(WINDOW)
+        assert whole == [15, 15 * TICKS]
+        left, right = x + 46 + (width - 60) * 0.25, x + 46 + (width - 60) * 0.5
+        await drag(page, (left, y + 60), (right, y + 60))
+        first, last = await page.value(WINDOW)
+        assert first == pytest.approx(15 * TICKS * 0.25, rel=0.02)
+        assert last == pytest.approx(15 * TICKS * 0.5, rel=0.02)
+        # Shift and drag to the left by an eighth of the width: later by an eighth of the window.
+        await drag(page, (right, y + 60), (right - (width - 60) / 8, y + 60), modifiers=8)
+        moved, _ = await page.value(WINDOW)
+        assert moved - first == pytest.approx((last - first) / 8, rel=0.05)
+        await page.value("document.querySelector('.stack').focus()")
+        await page.press("Home")  # the cursor leaves the window, which follows
+        await page.value(LATER)
+        assert (await page.value(WINDOW))[0] == 15
+        await page.click(".tools .tool:last-child")
+        await page.value(LATER)
+        assert await page.value(WINDOW) == whole
+        box = await page.value(BOX.format(".overview"))
+        await drag(page, (box[0] + 300, box[1] + 20), (box[0] + 500, box[1] + 20))
+        first, last = await page.value(WINDOW)
+        assert (last - first) / (15 * TICKS) == pytest.approx(200 / (box[2] - 60), rel=0.05)
+
+
+async def test_rows_lead_to_their_moment_and_tables_sort(tmp_path):
+    async with opened(simulation(), tmp_path) as page:
+        await page.until(DRAWN)
+        ascending = await cells(page, "Replica changes", 0)
+        assert ascending == sorted(ascending)
+        await page.value("document.querySelector('[aria-label=\"Replica changes\"]"
+                         " th[data-name=by] button').click()")  # fmt: skip
+        by = [
+            int(cell.replace("\N{MINUS SIGN}", "-"))
+            for cell in await cells(page, "Replica changes", 3)
+        ]
+        assert by == sorted(by)
+        at = (await cells(page, "Replica changes", 0))[0]
+        await page.value("document.querySelector('[aria-label=\"Replica changes\"]"
+                         " tbody tr').click()")  # fmt: skip
+        await page.value(LATER)
+        first, last = await page.value(WINDOW)
+        assert last - first <= 3600
+        assert (await text(page, ".when")).removeprefix("Pinned at ")[:12] == at[:12]
+
+
+async def test_colours_follow_the_system_and_the_button(tmp_path):
+    async with opened(simulation(), tmp_path, dark=True) as page:
+        ground = "getComputedStyle(document.body).backgroundColor"
+        assert await page.value(ground) == "rgb(13, 17, 23)"
+        for choice, colour in (("light", "255, 255, 255"), ("dark", "13, 17, 23")):
+            await page.click(".theme")
+            assert await page.value("document.documentElement.dataset.theme") == choice
+            assert await page.value(ground) == f"rgb({colour})"
+            await page.value(LATER)
+            assert len(await ink(page, "Replicas", "--desired")) > 300  # drawn in its new colour
+
+
+async def test_two_days_are_drawn_whole_and_zoomed(tmp_path):
+    made = lengthened(run(TICKS), 12)
+    html = render_simulation(made.summary, made.scenario, made.result, made.records)
+    async with opened(html, tmp_path) as page:
+        await page.until(DRAWN)
+        assert await page.value("Number(document.querySelector('.stack').ariaValueMax)") == 11_519
+        assert len(await ink(page, "Replicas", "--desired")) > 300
+        await page.value("document.querySelector('.stack').focus()")
+        for _ in range(6):
+            await page.press("+")
+        first, last = await page.value(WINDOW)
+        assert last - first < 172_800 / 10  # six times 1.6
+        assert len(await ink(page, "Replicas", "--desired")) > 300
+
+
+async def test_a_scoreboard_sorts_filters_and_changes_its_trace(tmp_path):
+    async with opened(compared(), tmp_path) as page:
+        assert (
+            await cells(page, "Standings", 0)
+            == ["day", "day", "burst", "burst"] + ["geometric mean"] * 2
+        )
+        assert (await cells(page, "Policies", 0))[:2] == ["oracle", "predictive"]  # fewest first
+        await page.click("[data-filter=metric]")
+        assert set(await cells(page, "Policies", 0)) == {"keda-queue", "hpa-gpu-util"}
+        await page.click("[data-filter=metric]")
+        await page.value("document.querySelector('.filter').focus()")
+        await page.send("Input.insertText", text="token")
+        assert await cells(page, "Policies", 0) == ["token-rate"]
+        await page.value(
+            "(() => { const filter = document.querySelector('.filter'); filter.value = '';"
+            " filter.dispatchEvent(new Event('input')); })()"
+        )
+        await page.click("[role=tab][title='burst.csv.gz']")
+        assert set(await cells(page, "Policies", 3)) == {"burst"}
+        await page.value("document.querySelector('[aria-label=Policies] th[data-name=gpu_hours]"
+                         " button').click()")  # fmt: skip
+        hours = [float(cell) for cell in await cells(page, "Policies", 7)]
+        assert hours == sorted(hours)
+
+
+async def test_a_point_of_the_scoreboard_says_whose_it_is(tmp_path):
+    async with opened(compared(), tmp_path) as page:
+        await page.value("document.querySelector('.scatter').scrollIntoView({block: 'center'})")
+        x, y, width, height = await page.value(BOX.format(".scatter"))
+        found = set()
+        for across in range(90, int(width), 14):
+            for down in range(20, int(height) - 44, 24):
+                await page.move(x + across, y + down)
+                if not await page.value("document.querySelector('.tip').hidden"):
+                    found.add(await page.value("document.querySelector('.tip b').textContent"))
+        assert {"predictive", "keda-queue", "token-rate", "oracle"} <= found
+
+
+async def test_a_search_shows_its_patches_and_trials(tmp_path):
+    async with opened(tuned(), tmp_path) as page:
+        assert await text(page, ".badge") == "holds on unseen days"
+        assert "window_s: 410" in await text(page, "pre")
+        assert len(await cells(page, "Trials", 0)) == 40
+        assert await cells(page, "Settings", 0) == ["hold_down.window_s", "forecast.quantile_ratio"]
+        assert await page.value("document.querySelector('tr.ours').dataset.trial") == "10"
+
+
+async def test_advice_begins_with_what_may_not_go(tmp_path):
+    async with opened(advised(), tmp_path) as page:
+        await page.until(DRAWN)
+        assert await text(page, ".one h2") == "llm/code"
+        await page.value("document.querySelector('[aria-label=Targets] tbody tr').click()")
+        assert await text(page, ".one h2") == "llm/chat"
+        lasted = await cells(page, "Disagreements", 1)
+        assert lasted == ["40 min", "30 min", "20 min", "10 min"]  # the longest first
+        assert len(await ink(page, "Replicas", "--desired")) > 300
