@@ -44,7 +44,7 @@ from simulations.lifecycle import (
 from simulations.replica import ReplicaModel, Routing, write_params
 from simulations.streams import generator, word
 
-RING_FIRST = 1 << 14
+RING_FIRST = 1 << 12
 SESSION_TABLE = 1 << 18
 
 

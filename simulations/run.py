@@ -29,10 +29,10 @@ from simulations.timeline import Timeline, TimelineWriter
 from simulations.trace_chunks import Floats, Requests
 from simulations.traces import scale
 
-TAKE_EVERY_S = 300.0  # how often outcomes are taken: what bounds memory
+TAKE_EVERY_S = 60.0  # how often outcomes are taken: what bounds memory
 OVERTIME_MAX_S = 30 * 86400.0  # after the last arrival; what has not ended then never will
 SLOTS_FIRST = 64
-NEAR = 4096  # arrivals among which the next tick's is looked for first
+PIECE_REQUESTS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,9 @@ class _Feed:
             else SessionStream(scenario.sessions, seed=scenario.seed)
         )
         self._arrivals: deque[Floats] = deque()
-        self._passed = self._place = 0  # chunks before the first of _arrivals, and in it
+        self._pieces: deque[Requests] = deque()
+        self._passed = 0
+        self._ends = False  # the last chunk was read
         self._loaded_s = -np.inf
         self.exhausted = False
         self.last_s = 0.0
@@ -110,25 +112,28 @@ class _Feed:
 
     def load_until(self, fleet: Fleet, at_s: float) -> None:
         """Load every request that arrives up to ``at_s``."""
-        while not self.exhausted and self._loaded_s <= at_s:
-            chunk = self._next()
-            if chunk is not None and len(chunk):
-                fleet.load(
-                    arrival_at_s=chunk.arrival_s,
-                    prompt_tokens=chunk.prompt_tokens,
-                    output_tokens=chunk.output_tokens,
-                    session=None if self._sessions is None else self._sessions.draw(len(chunk)),
-                )
-                self._arrivals.append(chunk.arrival_s)
-                self._loaded_s = self.last_s = float(chunk.arrival_s[-1])
+        while self._loaded_s <= at_s and not self.exhausted:
+            if not self._pieces:
+                self._pieces.extend(_pieces(self._next()))
+                self.exhausted = self._ends and not self._pieces
+                continue
+            piece = self._pieces.popleft()
+            fleet.load(
+                arrival_at_s=piece.arrival_s,
+                prompt_tokens=piece.prompt_tokens,
+                output_tokens=piece.output_tokens,
+                session=None if self._sessions is None else self._sessions.draw(len(piece)),
+            )
+            self._arrivals.append(piece.arrival_s)
+            self._loaded_s = self.last_s = float(piece.arrival_s[-1])
 
     def _next(self) -> Requests | None:
         began_s = self._clock()
         chunk = next(self._chunks, None)
         if chunk is None:
-            self.exhausted = True
+            self._ends = True
         elif self._until_s is not None and chunk.arrival_s[-1] >= self._until_s:
-            self.exhausted = True
+            self._ends = True
             chunk = chunk.pick(chunk.arrival_s < self._until_s)
         if chunk is not None and self._loaded is not None:
             self._loaded(chunk)
@@ -139,15 +144,17 @@ class _Feed:
         """Requests that have arrived up to ``at_s``; times must ascend."""
         while self._arrivals and self._arrivals[0][-1] <= at_s:
             self._passed += len(self._arrivals.popleft())
-            self._place = 0
         if not self._arrivals:
             return self._passed
-        arrivals = self._arrivals[0]
-        near = arrivals[self._place : self._place + NEAR]
-        if near[-1] <= at_s:
-            near = arrivals[self._place :]
-        self._place += int(near.searchsorted(at_s, side="right"))
-        return self._passed + self._place
+        return self._passed + int(self._arrivals[0].searchsorted(at_s, side="right"))
+
+
+def _pieces(chunk: Requests | None) -> Iterator[Requests]:
+    """A chunk in parts so small that what the kernel works on stays in the processor's cache."""
+    count = 0 if chunk is None else len(chunk)
+    for begin in range(0, count, PIECE_REQUESTS):
+        assert chunk is not None
+        yield chunk.pick(slice(begin, begin + PIECE_REQUESTS))
 
 
 class _Run:
