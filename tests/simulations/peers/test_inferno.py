@@ -89,3 +89,8 @@ def test_a_batch_is_what_the_limit_and_the_cache_hold() -> None:
     # 16000 tokens: 14 contexts of 1099.5
     assert batch_max(model(), CHAT) == 8
     assert batch_max(model(max_num_seqs=64), CHAT) == 14
+
+
+def test_however_long_the_queue_the_batch_is_no_larger_than_its_limit() -> None:
+    means = queue_means(ROUND, CHAT, batch_max=4, rate_per_s=50.0)
+    assert means.itl_s == pytest.approx(float(ROUND.decode_s(np.array([4.0]), CHAT)[0]), rel=1e-3)
