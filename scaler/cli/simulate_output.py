@@ -95,7 +95,8 @@ def write(
         words = zip(timeline.decided_by.tolist(), timeline.faults.tolist(), strict=True)
         for numbers, said in zip(timeline.numbers.tolist(), words, strict=True):
             rows.writerow((*map(_cell, numbers), *said))
-    page = render_simulation(made, scenario, result, records)
+    shown = {name: value for name, value in made.items() if name not in MACHINE}
+    page = render_simulation(shown, scenario, result, records)
     (directory / "report.html").write_text(page, encoding="utf-8")
 
 

@@ -18,7 +18,7 @@ from simulations.traces import write_trace
 
 PROGRAM = "from scaler import cli; cli.main()"
 MACHINE = ("wall_s", "decide_wall_s", "simulated_requests_per_s")  # not of the scenario
-FILES = ("timeline.csv", "decisions.jsonl")
+FILES = ("timeline.csv", "decisions.jsonl", "report.html")
 SUMMARY = {
     "trace", "policy", "seed", "config_hash", "requests", "completed", "rejected",
     "cut_by_scale_down", "slo_attainment_ratio", "slo_attainable_ratio", "gpu_hours",

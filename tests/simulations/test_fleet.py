@@ -164,7 +164,7 @@ def test_outcomes_are_given_once_in_bounded_memory() -> None:
     made.advance(5000.0)
     assert taken + len(made.take_outcomes()) == 80_000
     assert made.idle
-    assert made._state.requests.shape[0] == 1 << 14  # 80,000 passed through 16,384 places
+    assert made._state.requests.shape[0] == 1 << 12  # 80,000 passed through 4,096 places
 
 
 SAME_BYTES = """
