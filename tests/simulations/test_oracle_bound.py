@@ -102,8 +102,9 @@ def test_what_can_never_be_good_costs_nothing() -> None:
 def test_a_peak_between_lulls_pays_for_its_starts() -> None:
     """A crowd of 900 requests in ten minutes after a lull of thirty, one warm replica.
 
-    The lull takes one replica 1800 s, the crowd is 2790 s of work. The fleet must hold more than one replica on average then, and each of those pays 200 s; with
-    lognormal starts, which may be of any length, nothing is added.
+    The lull takes one replica 1800 s, the crowd is 2790 s of work. The fleet must hold more than
+    one replica on average then, and each of those pays 200 s; with lognormal starts, which may be
+    of any length, nothing is added.
     """
     arrivals = [*np.linspace(0.0, 1800.0, 20), *np.linspace(1801.0, 2399.0, 900)]
     requests = _alike([float(at_s) for at_s in arrivals])
@@ -114,6 +115,17 @@ def test_a_peak_between_lulls_pays_for_its_starts() -> None:
     assert plain == pytest.approx(2 * (1800.0 + 900 * 3.1) / 3600.0, rel=0.01)
     # 2790 s in 599 s are 4.6 replicas, 3.6 of them new: up to 2 * 3.6 * 200 / 3600 = 0.4.
     assert plain + 0.1 < paid < plain + 0.45
+
+
+def test_replicas_that_are_warm_at_the_beginning_pay_no_start() -> None:
+    """A crowd at once: 2790 s of work in 599 s are 4.6 replicas; eight are there, or one is."""
+    requests = _alike([float(at_s) for at_s in np.linspace(0.0, 599.0, 900)])
+    start_up = StartUp(scheduling=NOTHING, weights=constant(200.0), compile=NOTHING)
+    slow = dataclasses.replace(BY_HAND, start_up=start_up)
+    warm = bound_gpu_hours(requests, _deployment(model=slow, replicas_first=8), good_min=900)
+    cold = bound_gpu_hours(requests, _deployment(model=slow), good_min=900)
+    assert warm == pytest.approx(2 * 900 * 3.1 / 3600.0, rel=0.01)
+    assert cold > warm + 0.1
 
 
 def test_a_real_schedule_of_the_peak_is_above_its_bound() -> None:
