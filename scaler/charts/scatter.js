@@ -33,7 +33,8 @@ export class Scatter {
 
   /**
    * `series`: `name`, `tone`, `points` (`x`, `y`, `label`, and whatever the caller wants back),
-   * `line`, `dash`, `strong`, `mark` (`dot`, `ring`, `diamond`); `rules`: `axis`, `value`, `label`, `tone`.
+   * `line`, `dash`, `strong`, `mark` (`dot`, `ring`, `diamond`),
+   * `silent` (a mouse passes through); `rules`: `axis`, `value`, `label`, `tone`.
    */
   update({ series, rules }) {
     Object.assign(this, { series, rules, zoom: null });
@@ -188,6 +189,7 @@ export class Scatter {
     let best = null;
     let reach = REACH_PX;
     for (const one of this.series) {
+      if (one.silent) continue;
       for (const at of one.points) {
         const away = Math.hypot(this.x(at.x) - x, this.y(at.y) - y);
         if (away < reach && this.inside(this.x(at.x), this.y(at.y))) [best, reach] = [{ one, at }, away];

@@ -24,7 +24,7 @@ export function content(entries) {
   const curves = entries.filter((entry) => entry.points?.length).map(curve);
   const runs = entries.filter((entry) => !entry.points?.length).map(run);
   const all = [...curves, ...runs];
-  const front = { name: FRONT, tone: "--ink", line: true, dash: [2, 3], points: best(all.filter((one) => one.name !== "oracle").flatMap((one) => one.points)), mark: "dot", small: true };
+  const front = { name: FRONT, tone: "--ink", line: true, dash: [2, 3], points: best(all.filter((one) => one.name !== "oracle").flatMap((one) => one.points)), small: true, silent: true };
   return { series: [front, ...all], rules: rules(entries) };
 }
 

@@ -1,8 +1,9 @@
 // The report of one simulated run.
 
 import { Charts } from "./charts.js";
-import { ABSENT, count, make, number, percent } from "./dom.js";
-import { ELAPSED } from "./scales.js";
+import { ABSENT, count, make, number, percent, words } from "./dom.js";
+import { stageTone } from "./panels.js";
+import { ELAPSED, nearest } from "./scales.js";
 import { forTime } from "./series.js";
 import { bars, frame, grouped, numbers, payload, section, tiles } from "./frame.js";
 import { changesTable, summaryTable, worstMoments } from "./simulation_tables.js";
@@ -38,11 +39,17 @@ const QUEUE = {
   lines: [{ column: "waiting", label: "waiting", tone: "--waiting", area: true, format: count }],
 };
 const RUNNING = {
-  title: "Requests", unit: "", whole: true, format: number,
-  lines: [
-    { column: "running", label: "running", tone: "--running", format: count },
-    { column: "arrivals_per_s", label: "arriving per second", tone: "--load", dash: DASHED },
-  ],
+  title: "Requests", unit: "running", whole: true, format: number,
+  lines: [{ column: "running", label: "running", tone: "--running", format: count }],
+};
+const ARRIVALS = {
+  title: "Arrivals", unit: "requests per second", format: number,
+  lines: [{ column: "arrivals_per_s", label: "arriving", tone: "--wanted" }],
+};
+const SIGNALS = ["work", "forecast", "queue", "kv_cache", "ttft", "itl", "gpu"];
+const PROPOSALS = {
+  title: "Proposals", unit: "of each signal alone", whole: true, tall: true, format: count,
+  lines: SIGNALS.map((signal) => ({ column: `asks_${signal}`, label: words(signal), tone: stageTone(signal), step: true })),
 };
 const USE = {
   title: "Use", unit: "mean over replicas", max: 1, format: percent,
@@ -52,7 +59,7 @@ const USE = {
   ],
 };
 /** What the account of one time shows beside the arithmetic. */
-const SEEN = [REPLICAS, QUEUE, RUNNING, TTFT, USE].flatMap((panel) => panel.lines.map((line) => ({ format: panel.format, ...line })));
+const SEEN = [REPLICAS, QUEUE, RUNNING, ARRIVALS, TTFT, USE].flatMap((panel) => panel.lines.map((line) => ({ format: panel.format, ...line })));
 const OVERVIEW = [
   { column: "replicas_ready", tone: "--ready", step: true, area: true, width: 1 },
   { column: "load", tone: "--load", width: 1 },
@@ -65,16 +72,28 @@ function prepared(told) {
   const lead_s = columns.forecast_lead_s;
   columns.expected = forTime(at_s, lead_s, columns.forecast_load_mean);
   columns.upper = forTime(at_s, lead_s, columns.forecast_load_upper);
+  if (told.records) Object.assign(columns, proposals(told.records, at_s, told.tick_s * timeline.every));
   return {
     ...told, at_s, columns, stages: timeline.stages, stage: Uint16Array.from(timeline.stage),
     tick_s: told.tick_s * timeline.every,
   };
 }
 
+/** What each signal asked for, by row; a row between two that are explained has none. */
+function proposals({ at_s: told_s, proposals: asked }, at_s, tick_s) {
+  const places = at_s.map((at) => {
+    const place = told_s.length ? nearest(told_s, at) : -1;
+    return place >= 0 && Math.abs(told_s[place] - at) <= tick_s / 2 ? place : -1;
+  });
+  return Object.fromEntries(SIGNALS.map((signal) =>
+    [`asks_${signal}`, places.map((place) => (place < 0 ? NaN : asked[signal][place] ?? NaN))]));
+}
+
 function show(data) {
   const { verdict, summary } = data;
-  const ours = data.columns.load.some((value) => !Number.isNaN(value));
-  const panels = [REPLICAS, TTFT, QUEUE, ...(ours ? [FORECAST] : []), USE, RUNNING];
+  const ours = known(data.columns.load);
+  const explained = data.records?.at_s.length ? [{ ...PROPOSALS, lines: PROPOSALS.lines.filter(({ column }) => known(data.columns[column])) }] : [];
+  const panels = [REPLICAS, TTFT, QUEUE, ...(ours ? [FORECAST] : []), USE, RUNNING, ARRIVALS, ...explained];
   const why = new Why(data, SEEN);
   const charts = new Charts(panels, { overview: OVERVIEW, time: ELAPSED, pinned: (place) => why.show(place) });
   charts.update({
@@ -98,6 +117,10 @@ function show(data) {
     ],
   });
   why.show(null);
+}
+
+function known(column) {
+  return column.some((value) => !Number.isNaN(value));
 }
 
 function boxes({ summary, objectives }) {

@@ -57,7 +57,7 @@ export function changesTable(data, charts) {
     return {
       at_s, before, after, by: after - before, stage: data.stages[data.stage[tick]],
       since_s: place ? at_s - data.changes[place - 1][0] : at_s,
-      load: known(data.columns.load[tick]), ttft_s: known(data.columns.ttft_p95_s[tick]),
+      load: orNull(data.columns.load[tick]), ttft_s: orNull(data.columns.ttft_p95_s[tick]),
     };
   });
   const table = new Table({
@@ -101,6 +101,6 @@ function* flat(value, before = "") {
   }
 }
 
-function known(value) {
+function orNull(value) {
   return Number.isNaN(value) ? null : value;
 }

@@ -102,7 +102,7 @@ class Tab:
     async def press(self, key: str) -> None:
         """One key, as a keyboard sends it."""
         codes = {"Tab": 9, "Enter": 13, "Escape": 27, "End": 35, "Home": 36}
-        codes |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+        codes |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "+": 187}
         sent: dict[str, Any] = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
         if key == "Enter":
             sent["text"] = "\r"
