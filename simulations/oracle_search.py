@@ -54,7 +54,7 @@ TOKEN_S = 0.1  # of a busy replica; says only over what time a request's decodin
 LONG_S = 7200.0  # traces from here on are planned in steps of two cells
 PLANS = 10
 PLAN_PRICE_S = 1.0  # of a miss, to begin with
-PLAN_GAIN = 0.4
+PLAN_GAIN = 0.8
 COMPOSED_MAX = 4
 BACKLOG_PRICE = 1.2  # replica-seconds for one of work left over, which others will have to do
 EVOLVED_BLOCKS = 12
@@ -204,7 +204,7 @@ class _Search:
             self._trials.append(trial)
             fluid = corrected(fluid, ready=trial.replay.ready, held=_held(trial.replay))
             over = float(trial.replay.misses.sum() + 1.0) / (self._misses_max + 1.0)
-            price *= float(np.clip(over**PLAN_GAIN, 0.5, 2.0))
+            price *= float(np.clip(over**PLAN_GAIN, 0.4, 2.5))
         return price
 
     def _lesson(self, fluid: Fluid) -> Fluid:
