@@ -80,12 +80,14 @@ def gpu_hours_at(points: Sequence[Point], attainment_ratio: float) -> float | No
 class Search:
     """The state of one search; ``ask`` and ``told`` alternate until nothing is asked.
 
-    It begins with ``start`` where something is known already.
+    It begins with ``start`` where something is known already, and ends after ``tries_max`` values
+    at the latest.
     """
 
     knob: Knob
     target: float
     start: tuple[float, ...] = ()
+    tries_max: int = TRIES_MAX
     points: tuple[Point, ...] = ()
     failed: frozenset[float] = field(default_factory=frozenset)
 
@@ -107,7 +109,7 @@ def ask(search: Search) -> tuple[float, ...]:
     """The knob values to try next; none when the search is over."""
     if not search.points and not search.failed:
         return search.start or first_values(search.knob)
-    if len(search.points) + len(search.failed) >= TRIES_MAX:
+    if len(search.points) + len(search.failed) >= search.tries_max:
         return ()
     gap = _gap(search)
     value = _beyond(search) if gap is None else _inside(search, gap)

@@ -18,7 +18,7 @@ from enum import StrEnum
 
 from scaler.errors import ScenarioError
 from simulations.controller import Clock
-from simulations.frontier import REACHED_FROM
+from simulations.frontier import FIRST_MAX, REACHED_FROM, TRIES_MAX
 from simulations.peers import SHIPPED, Behaviour, Group
 from simulations.run_cache import Json
 from simulations.scenario import Scenario
@@ -43,6 +43,7 @@ from simulations.sweep import (
 )
 
 TUNED, FRONTIER = "tuned", "frontier"
+SCREEN_TRIES_MAX = FIRST_MAX + 3  # to know where to begin, no more
 
 
 class Kind(StrEnum):
@@ -261,9 +262,11 @@ def _frontiers(
     return [_frontier_entry(cheapest(one), plan) for one in chosen]
 
 
-def _hunts(forms: Sequence[Contender], arenas: Sequence[Arena], plan: Plan) -> list[Hunt]:
+def _hunts(
+    forms: Sequence[Contender], arenas: Sequence[Arena], plan: Plan, *, tries_max: int = TRIES_MAX
+) -> list[Hunt]:
     return [
-        hunt(form, [arena], attainment_share=plan.attainment_share)
+        hunt(form, [arena], attainment_share=plan.attainment_share, tries_max=tries_max)
         for arena in arenas
         for form in forms
         if form.knob is not None
@@ -281,7 +284,8 @@ def _screened(
     ]
     parts = _arenas(plan, bases, sweep, with_oracle=False)[0]
     whole = {arena.trace: arena for arena in arenas}
-    found = by_policy(finish(_hunts(forms, parts, plan), sweep, clock=plan.clock))
+    hunts = _hunts(forms, parts, plan, tries_max=SCREEN_TRIES_MAX)
+    found = by_policy(finish(hunts, sweep, clock=plan.clock))
     return [
         hunt(_beginning(one), [whole[trace]], attainment_share=plan.attainment_share)
         for (_, trace), of_policy in found.items()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from simulations.controller import Clock
-from simulations.frontier import Knob, Point, Search, ask, first_values, near, told
+from simulations.frontier import TRIES_MAX, Knob, Point, Search, ask, first_values, near, told
 from simulations.run_cache import Json
 from simulations.scenario import Scenario
 from simulations.scoreboard_policies import Contender, scenario_of
@@ -48,7 +48,13 @@ class Hunt:
         return ask(self.search)
 
 
-def hunt(contender: Contender, arenas: Sequence[Arena], *, attainment_share: float) -> Hunt:
+def hunt(
+    contender: Contender,
+    arenas: Sequence[Arena],
+    *,
+    attainment_share: float,
+    tries_max: int = TRIES_MAX,
+) -> Hunt:
     """A search that has not begun; the contender has a knob."""
     knob = contender.knob
     assert isinstance(knob, Knob), f"{contender.policy} has no knob"
@@ -56,7 +62,7 @@ def hunt(contender: Contender, arenas: Sequence[Arena], *, attainment_share: flo
         contender=contender,
         arenas=tuple(arenas),
         attainment_share=attainment_share,
-        search=Search(knob=knob, target=0.0, start=_start(contender, knob)),
+        search=Search(knob=knob, target=0.0, start=_start(contender, knob), tries_max=tries_max),
         rows={},
     )
 

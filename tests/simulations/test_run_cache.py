@@ -187,9 +187,11 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         draft.write_text("half" + "\udc80", encoding="utf-8")
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path], "no draft stays"
-    with being_written(path) as draft:
-        draft.write_text("after")
-        assert path.read_text() == "before"
+    with path.open() as reader:
+        with being_written(path) as draft:
+            draft.write_text("after")
+            assert path.read_text() == "before"
+        assert reader.read() == "before", "who reads meanwhile has the old one, whole"
     assert path.read_text() == "after"
 
 
