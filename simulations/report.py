@@ -100,5 +100,6 @@ def _faults(faults: tuple[Fault, ...], end_s: float) -> Iterator[dict[str, Any]]
         yield {
             "at_s": fault.from_s,
             "until_s": min(fault.to_s, end_s),
+            "kind": "fault",
             "label": fault.kind.value.replace("-", " "),
         }

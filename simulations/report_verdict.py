@@ -31,7 +31,7 @@ def verdict(
     objective = f"a first token within {ttft_slo_s:g} s"
     if tpot_slo_s > 0.0:
         objective += f" and {tpot_slo_s:g} s a token"
-    gpu_hours = _number(summary, "gpu_hours") or 0.0
+    spent = _number(summary, "gpu_hours") or 0.0
     if attainment is None:
         return Verdict(kept=None, lead="No request arrived.", sentences=(), bars=())
     kept = attainment >= target_ratio - REACHED_FROM
@@ -39,17 +39,17 @@ def verdict(
     asked = f"{_share(target_ratio)} asked for{near if attainment < target_ratio else ''}"
     lead = (
         f"{_share(attainment)} of {summary['requests']:,} requests had {objective} ({asked}),"
-        f" for {gpu_hours:,.1f} GPU-hours."
+        f" for {spent:,.1f} GPU-hours."
     )
-    bars = _bars(summary, gpu_hours, gpus_per_replica)
-    sentences = (*_comparisons(summary, gpu_hours, bars), *_losses(summary))
+    bars = _bars(summary, spent, gpus_per_replica)
+    sentences = (*_comparisons(summary, spent, bars), *_losses(summary))
     return Verdict(kept=kept, lead=lead, sentences=sentences, bars=bars)
 
 
 def _bars(
-    summary: Mapping[str, Any], gpu_hours: float, gpus_per_replica: int
+    summary: Mapping[str, Any], spent: float, gpus_per_replica: int
 ) -> tuple[tuple[str, float], ...]:
-    found = [(str(summary["policy"]), gpu_hours)]
+    found = [(str(summary["policy"]), spent)]
     oracle = _number(summary, "oracle_gpu_hours")
     bound = _number(summary, "oracle_bound_gpu_hours")
     if oracle is not None:
@@ -63,12 +63,12 @@ def _bars(
 
 
 def _comparisons(
-    summary: Mapping[str, Any], gpu_hours: float, bars: tuple[tuple[str, float], ...]
+    summary: Mapping[str, Any], spent: float, bars: tuple[tuple[str, float], ...]
 ) -> list[str]:
     made = []
     name, always = bars[-1]
     if name.startswith("always") and always > 0.0:
-        share = 1.0 - gpu_hours / always
+        share = 1.0 - spent / always
         made.append(
             f"To hold the highest count all the time ({name.removeprefix('always ')}) would take"
             f" {always:,.1f} GPU-hours: {abs(share):.0%} {'saved' if share >= 0.0 else 'more'}."

@@ -242,10 +242,10 @@ function eventTone({ kind }) {
   return EVENTS[kind] ?? "--fault";
 }
 
-/** Spans of time in which something was wrong or otherwise, behind the lines. */
+/** Spans of time in which something was wrong, behind the lines. */
 function shades(context, { events, scale }, height) {
   for (const event of events) {
-    if (event.until_s === undefined || event.until_s < scale.low || event.at_s > scale.high) continue;
+    if (event.kind !== "fault" || event.until_s === undefined || event.until_s < scale.low || event.at_s > scale.high) continue;
     context.globalAlpha = 0.09;
     context.fillStyle = tone(eventTone(event));
     const x = scale(event.at_s);

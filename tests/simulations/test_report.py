@@ -57,7 +57,8 @@ def test_the_page_carries_the_run_and_asks_for_nothing(made):
     assert found["summary"]["slo_attainment_ratio"] == 0.9921
     assert "wall_s" not in found["summary"]  # depends on the machine
     assert len(found["timeline"]["at_s"]) == 960
-    assert found["faults"] == [{"at_s": 3000.0, "until_s": 3600.0, "label": "scrape gap"}]
+    (gap,) = found["faults"]
+    assert gap == {"at_s": 3000.0, "until_s": 3600.0, "kind": "fault", "label": "scrape gap"}
     assert len(found["changes"]) == len(made.result.changes) > 0
     assert not re.search(r"(src|href|url)\s*[=(]\s*[\"']?(https?:)?//", html)
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html).group(1)
