@@ -115,7 +115,7 @@ def missed_ratio(latency: Latency, objective_s: float) -> float:
         return above / latency.total
     beyond = min(max(above - counts[below], _HALF), above)
     part = (objective_s - lower_s) / (bounds_s[below] - lower_s)
-    return above * (beyond / above) ** part / latency.total
+    return above * math.pow(beyond / above, part) / latency.total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,15 +4,20 @@ observation -> demand -> forecast -> capacity -> proposals -> stages -> Decision
 equal arguments, equal result.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from scaler.core.budget import Budget, BudgetState, budget_of, sigmas, update_budget
-from scaler.core.capacity import CapacityState
 from scaler.core.config import PolicyConfig
-from scaler.core.demand import DemandState
 from scaler.core.estimates import Ahead, Estimates, Learned, estimate
-from scaler.core.forecast import ForecastState
 from scaler.core.idle import idle_proven, is_asked, is_idle
+from scaler.core.memory import (
+    PolicyState,
+    count_before,
+    level_of,
+    raised_at_s,
+    ready_rose_at_s,
+    watch_broken,
+)
 from scaler.core.model import (
     Decision,
     Mode,
@@ -27,7 +32,7 @@ from scaler.core.model import (
 )
 from scaler.core.proposals import Situation, gpu_proposal, propose
 from scaler.core.publish import Draft, publish
-from scaler.core.sight import Seen, Sight, look
+from scaler.core.sight import Sight, look
 from scaler.core.sound import sound
 from scaler.core.stages import (
     Steps,
@@ -43,39 +48,9 @@ from scaler.core.stages import (
     then,
     veto,
 )
-from scaler.core.start_up import StartUpState, start_up_s, update_start_up
-from scaler.core.window import decay
+from scaler.core.start_up import start_up_s, update_start_up
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyState:
-    """All that a decision remembers.  Goes in, comes out, survives a restart as JSON.
-
-    ``load`` is the last one and ``level`` its mean over some minutes, in replicas' worth;
-    ``raised_at_s`` is when the count last rose.
-    ``good_at_s`` is the last decision from good data, ``last_count`` what it wanted,
-    ``last_ready`` the ready replicas it saw.  ``idle_since_s`` is when an unbroken idleness began,
-    ``asked_at_s`` when a gateway last saw a request for the target at zero.
-    """
-
-    demand: DemandState = field(default_factory=DemandState)
-    capacity: CapacityState = field(default_factory=CapacityState)
-    forecast: ForecastState = field(default_factory=ForecastState)
-    start_up: StartUpState = field(default_factory=StartUpState)
-    budget: BudgetState = field(default_factory=BudgetState)
-    load: float = 0.0
-    level: float | None = None
-    level_at_s: float = 0.0
-    raised_at_s: float | None = None
-    seen: Seen = ()
-    good_at_s: float | None = None
-    last_count: int | None = None
-    last_ready: int = 0
-    last_active: bool = True
-    idle_since_s: float | None = None
-    latency_step_at_s: float | None = None
-    ready_rose_at_s: float | None = None
-    asked_at_s: float | None = None
+__all__ = ["PolicyState", "decide"]
 
 
 def decide(
@@ -118,8 +93,8 @@ def _fresh(
     made, learned = estimate(observation, before, config, ahead=ahead, now_s=now_s)
     at = _situation(observation, state, config, made, budget)
     proposals = propose(at)
-    raised_at_s = _raised_at_s(state, config, now_s)
-    steps = hold_down(keep(binding(proposals), at), at, raised_at_s, span_s=ahead.hold_s)
+    rose_at_s = raised_at_s(state, config, now_s)
+    steps = hold_down(keep(binding(proposals), at), at, rose_at_s, span_s=ahead.hold_s)
     steps = no_api(lost_signal(veto(steps, at), at, sight.lost), at)
     idle_since_s = _idle_since(observation, state, config, now_s, sight)
     idle = idle_proven(idle_since_s, observation, config, now_s)
@@ -150,7 +125,7 @@ def _fresh(
         load=made.load,
         level=at.level,
         level_at_s=now_s,
-        raised_at_s=now_s if decision.would_be > at.before else raised_at_s,
+        raised_at_s=now_s if decision.would_be > at.before else rose_at_s,
         seen=sight.seen,
         good_at_s=now_s,
         last_count=decision.would_be,
@@ -213,50 +188,15 @@ def _situation(
         budget=budget,
         config=config,
         load=made.load,
-        level=_level(made, state, config),
-        before=_before(state, config, wanted, made.now_s),
+        level=level_of(made.load, state, config, made.now_s),
+        before=count_before(state, config, wanted, made.now_s),
         wanted=wanted,
         ready=ready,
         coming=coming,
         stuck=stuck,
         latency_step_at_s=state.latency_step_at_s,
-        ready_rose_at_s=_ready_rose_at_s(state, ready, made.now_s),
+        ready_rose_at_s=ready_rose_at_s(state, ready, made.now_s),
     )
-
-
-def _ready_rose_at_s(state: PolicyState, ready: int, now_s: float) -> float | None:
-    """When replicas last became ready; at first sight none has, as far as is known."""
-    rose = state.last_count is not None and ready > state.last_ready
-    return now_s if rose else state.ready_rose_at_s
-
-
-def _level(made: Estimates, state: PolicyState, config: PolicyConfig) -> float:
-    """The load over ``hold_down.level_s``."""
-    if state.level is None:
-        return made.load
-    kept = decay(made.now_s - state.level_at_s, config.hold_down.level_s)
-    return kept * state.level + (1.0 - kept) * made.load
-
-
-def _before(state: PolicyState, config: PolicyConfig, wanted: int, now_s: float) -> int:
-    """The count to hold: what was wanted last, and what is there where we move it.
-
-    Where the mode only looks on, the count that is there is another's.
-    """
-    if state.last_count is None or _watch_broken(state, config, now_s):
-        return wanted
-    return max(state.last_count, wanted) if config.mode is Mode.ACTIVE else state.last_count
-
-
-def _raised_at_s(state: PolicyState, config: PolicyConfig, now_s: float) -> float:
-    """When the count last rose; now after a start or a blindness.
-
-    Without history the present count is the best evidence of what was needed, and a restarted
-    daemon must not shrink a fleet it has not watched (Knative starts in panic for the same reason).
-    """
-    if state.raised_at_s is None or _watch_broken(state, config, now_s):
-        return now_s
-    return state.raised_at_s
 
 
 def _budget_after(
@@ -289,14 +229,9 @@ def _idle_since(
     """When the present idleness began; None while anything moves or cannot be seen."""
     if sight.lost > 0 or not is_idle(observation, config):
         return None
-    if state.idle_since_s is None or _watch_broken(state, config, now_s):
+    if state.idle_since_s is None or watch_broken(state, config, now_s):
         return now_s
     return state.idle_since_s
-
-
-def _watch_broken(state: PolicyState, config: PolicyConfig, now_s: float) -> bool:
-    """Whether the time since the last good decision is longer than a blindness is bridged."""
-    return state.good_at_s is None or now_s - state.good_at_s > config.freshness.grace_s
 
 
 def _latency_step_at(

@@ -1,0 +1,84 @@
+"""What a decision remembers from one tick to the next, and what it makes of it."""
+
+from dataclasses import dataclass, field
+
+from scaler.core.budget import BudgetState
+from scaler.core.capacity import CapacityState
+from scaler.core.config import PolicyConfig
+from scaler.core.demand import DemandState
+from scaler.core.forecast import ForecastState
+from scaler.core.model import Mode
+from scaler.core.sight import Seen
+from scaler.core.start_up import StartUpState
+from scaler.core.window import decay
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyState:
+    """All that a decision remembers.  Goes in, comes out, survives a restart as JSON.
+
+    ``load`` is the last one and ``level`` its mean over some minutes, in replicas' worth;
+    ``raised_at_s`` is when the count last rose.
+    ``good_at_s`` is the last decision from good data, ``last_count`` what it wanted,
+    ``last_ready`` the ready replicas it saw.  ``idle_since_s`` is when an unbroken idleness began,
+    ``asked_at_s`` when a gateway last saw a request for the target at zero.
+    """
+
+    demand: DemandState = field(default_factory=DemandState)
+    capacity: CapacityState = field(default_factory=CapacityState)
+    forecast: ForecastState = field(default_factory=ForecastState)
+    start_up: StartUpState = field(default_factory=StartUpState)
+    budget: BudgetState = field(default_factory=BudgetState)
+    load: float = 0.0
+    level: float | None = None
+    level_at_s: float = 0.0
+    raised_at_s: float | None = None
+    seen: Seen = ()
+    good_at_s: float | None = None
+    last_count: int | None = None
+    last_ready: int = 0
+    last_active: bool = True
+    idle_since_s: float | None = None
+    latency_step_at_s: float | None = None
+    ready_rose_at_s: float | None = None
+    asked_at_s: float | None = None
+
+
+def level_of(load: float, state: PolicyState, config: PolicyConfig, now_s: float) -> float:
+    """The load over ``hold_down.level_s``."""
+    if state.level is None:
+        return load
+    kept = decay(now_s - state.level_at_s, config.hold_down.level_s)
+    return kept * state.level + (1.0 - kept) * load
+
+
+def count_before(state: PolicyState, config: PolicyConfig, wanted: int, now_s: float) -> int:
+    """The count to hold: what was wanted last, and what is there where we move it.
+
+    Where the mode only looks on, the count that is there is another's.
+    """
+    if state.last_count is None or watch_broken(state, config, now_s):
+        return wanted
+    return max(state.last_count, wanted) if config.mode is Mode.ACTIVE else state.last_count
+
+
+def raised_at_s(state: PolicyState, config: PolicyConfig, now_s: float) -> float:
+    """When the count last rose; now after a start or a blindness.
+
+    Without history the present count is the best evidence of what was needed, and a restarted
+    daemon must not shrink a fleet it has not watched (Knative starts in panic for the same reason).
+    """
+    if state.raised_at_s is None or watch_broken(state, config, now_s):
+        return now_s
+    return state.raised_at_s
+
+
+def ready_rose_at_s(state: PolicyState, ready: int, now_s: float) -> float | None:
+    """When replicas last became ready; at first sight none has, as far as is known."""
+    rose = state.last_count is not None and ready > state.last_ready
+    return now_s if rose else state.ready_rose_at_s
+
+
+def watch_broken(state: PolicyState, config: PolicyConfig, now_s: float) -> bool:
+    """Whether the time since the last good decision is longer than a blindness is bridged."""
+    return state.good_at_s is None or now_s - state.good_at_s > config.freshness.grace_s
