@@ -27,6 +27,7 @@ HOSTILE = (
 ABSENT = "\N{EN DASH}"
 ROWS = "[...document.querySelectorAll('tr[data-id]')]"
 DRAWN = "document.querySelector('.charts[data-window]')"
+WINDOW = "document.querySelector('.charts').dataset.window.split(' ').map(Number)"
 DESIRED = "[data-panel=Replicas] [data-key=desired] b"
 
 
@@ -211,6 +212,71 @@ async def test_the_charts_are_reached_and_read_by_keyboard(tmp_path):
         assert (await text(page, ".when")).startswith("At")
         await page.press("Escape")
         assert (await text(page, ".when")).startswith("Latest")
+
+
+async def test_a_long_past_is_shown_by_its_last_hours_which_follow_the_present(tmp_path):
+    fleet = Fleet()
+    entry = fleet.add("chat")
+    for row in day(1600):  # 6 h 40 min: 90 minutes by tick, the rest by five minutes
+        fleet.tick({entry.key: row})
+    async with shown(fleet, tmp_path, "#/llm/chat", height=1200) as page:
+        await page.until(DRAWN)
+        first, last = await page.value(WINDOW)
+        assert last - first == 3 * 3600
+        assert abs(last - fleet.clock.at_s) <= 1
+        columns = await ink(page, "Requests", "--running")
+        width = await page.value("document.querySelector('.stack').clientWidth")
+        assert len(columns) > 0.8 * (width - 60)  # no hole where five minutes meet ticks
+        fleet.tick({entry.key: CALM})
+        await again(page)
+        assert await page.value(WINDOW) == [first + 15, last + 15]
+        await page.click(".tools .tool:last-child")
+        await page.until(f"({WINDOW})[1] - ({WINDOW})[0] > 6 * 3600")
+        whole = await page.value(WINDOW)
+        fleet.tick({entry.key: CALM})
+        await again(page)
+        assert (await page.value(WINDOW))[1] == whole[1] + 15
+
+
+async def test_a_forecast_is_drawn_at_the_time_it_speaks_of(tmp_path):
+    async with shown(Fleet(), tmp_path) as page:
+        found = await page.value(
+            "import('./series.js').then(({ forTime }) => [...forTime("
+            "Float64Array.of(0, 10, 20, 30, 40, 50), Float64Array.of(20, 20, 10, 10, NaN, 10),"
+            "Float64Array.of(1, 2, 3, 4, 5, 6))].map(one => Number.isNaN(one) ? null : one))"
+        )
+        # Made at 0 for 20, at 10 and then at 20 for 30, at 30 for 40; at 40 without a lead, at 50
+        # for a time that has not come.
+        assert found == [None, None, 1, 3, 4, None]
+
+
+async def test_events_say_what_happened_and_where_advice_differed(tmp_path):
+    fleet = Fleet()
+    entry = fleet.add("chat", mode=Mode.ADVISORY)
+    for place in range(60):
+        fleet.tick({entry.key: {**CALM, "ready": "9" if place < 30 else "8"}})
+    async with shown(fleet, tmp_path, "#/llm/chat", height=1400) as page:
+        await page.until(DRAWN)
+        x, y, width = await page.value(
+            "(() => { const b = document.querySelector('.lane').getBoundingClientRect();"
+            " return [b.x, b.y, b.width]; })()"
+        )
+        await page.move(x + 46 + (width - 60) * 29.5 / 59, y + 5)
+        await page.until("document.querySelector('.told').textContent.includes('replicas 9 to 8')")
+        assert "wants fewer" in await text(page, ".told")
+
+
+async def test_the_reader_may_choose_light_or_dark(tmp_path):
+    async with shown(small_fleet(), tmp_path, "#/llm/chat") as page:
+        await page.until(DRAWN)
+        for choice, ground in (("light", "255, 255, 255"), ("dark", "13, 17, 23")):
+            await page.click(".theme")
+            assert await page.value("document.documentElement.dataset.theme") == choice
+            found = await page.value("getComputedStyle(document.body).backgroundColor")
+            assert found == f"rgb({ground})"
+        await page.send("Page.reload")
+        await page.until(DRAWN)
+        assert await page.value("document.documentElement.dataset.theme") == "dark"
 
 
 async def test_hostile_names_are_text(tmp_path):
