@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 REACHED_FROM = 0.003  # a target counts as reached from this far below it
 CLOSE_ATTAINMENT = 0.002
 CLOSE_GPU_HOURS = 0.01  # as a share
-KNOB_CLOSE = 1e-3  # knob values closer than this share are one
+KNOB_CLOSE = 0.01  # knob values closer than this share are one
 TRIES_MAX = 14
 BEYOND_FACTOR = 4.0  # how far past either end of the declared values
 FIRST_MAX = 4
