@@ -100,6 +100,42 @@ def test_a_sick_replica_is_slow() -> None:
     assert took_s[1] == pytest.approx(3.0)
 
 
+def test_looking_seldom_is_looking_all_the_same() -> None:
+    """Time that passes unobserved is made up for by whatever looks first."""
+
+    def played(*, looks: bool) -> tuple[object, ...]:
+        made = fleet(warm=2, drain_grace_s=50.0)
+        load(made, np.arange(0.0, 400.0, 0.3).tolist(), output=12)
+        seen: list[object] = []
+        for at_s, count in ((60.0, 2), (100.0, 4), (205.0, 3), (206.5, 1), (300.0, 2), (600.0, 2)):
+            while looks and made.now_s + 7.0 < at_s:
+                made.advance(made.now_s + 7.0)
+            made.pass_time(at_s)
+            seen.append(made.replica_status(at_s, since_s=0.0))
+            made.set_replicas(count, now_s=at_s)
+            if at_s >= 206.0:
+                counters = made.counters()
+                seen += [counters.uids.tolist(), counters.values.tolist()]
+                seen += [made.usage(), made.idle]
+        return (*seen, made.take_outcomes().tobytes())
+
+    assert played(looks=False) == played(looks=True)
+
+
+def test_a_look_is_as_of_now() -> None:
+    """Each way of looking, first after time has passed."""
+    for look, expected in (
+        (lambda made: made.counters().values["generation_tokens"].sum(), 10),
+        (lambda made: len(made.take_outcomes()), 1),
+        (lambda made: len(made.all_outcomes()), 1),
+        (lambda made: made.idle, True),
+    ):
+        made = fleet(warm=1)
+        load(made, [1.0])
+        made.pass_time(20.0)
+        assert look(made) == expected
+
+
 def test_the_session_hit_share_falls_when_replicas_are_added() -> None:
     cache = PrefixCache(hit_ratio=0.8, per_session=True)
     random = np.random.default_rng(0)

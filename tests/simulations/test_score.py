@@ -74,4 +74,7 @@ def test_quantiles_interpolate_and_nothing_has_none() -> None:
         99.0,
         100.0,
     )
+    # Between the second and the third of three: 0.9 * 2 = 1.8, so 20 + 0.8 * 20.
+    assert quantiles([np.array([40.0, 0.0, 20.0], dtype=np.float32)]).p90 == pytest.approx(36.0)
+    assert quantiles([np.array([7.0], dtype=np.float32)]).p99 == 7.0
     assert math.isnan(quantiles([]).p50)
