@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from scaler import cli
+from scaler.errors import ScenarioError
 from scaler.ops.replay import read_log, replay
 from scaler.service.codec import DecisionRecord, StateRecord
+from simulations import Scenario
+from simulations import run as run_module
+from simulations.lifecycle import VictimOrder
 from simulations.timeline import COLUMNS
 from simulations.trace_generate import Lengths, Shape, TraceSpec, generate
 from simulations.traces import write_trace
@@ -212,6 +216,31 @@ def test_what_is_chosen_reaches_the_fleet(run, trace: str, tmp_path: Path) -> No
         marked = [float(row["at_s"]) for row in csv.DictReader(file) if row["faults"]]
     assert min(marked) >= 300.0
     assert max(marked) < 600.0
+
+
+@pytest.mark.parametrize(
+    ("workload", "order"),
+    [
+        ("deployment", VictimOrder.REPLICASET),
+        ("statefulset", VictimOrder.ORDINAL),
+        ("leaderworkerset", VictimOrder.ORDINAL),
+    ],
+)
+def test_a_workload_brings_its_order_of_victims(
+    trace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workload: str, order: VictimOrder
+) -> None:
+    """What it does to a fleet is held where fleets are."""
+    asked: list[VictimOrder] = []
+
+    def noted(scenario: Scenario, **_: object) -> None:
+        asked.append(scenario.victims)
+        raise ScenarioError("seen")
+
+    monkeypatch.setattr(run_module, "simulate", noted)
+    arguments = ["simulate", trace, "--out", str(tmp_path), "--workload", workload]
+    with pytest.raises(ScenarioError, match="seen"):
+        cli.cli(arguments, standalone_mode=False)
+    assert asked == [order]
 
 
 def test_nodes_come_for_pending_replicas(run, trace: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -1,12 +1,24 @@
 """The order in which replicas are given up."""
 
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 
+from scaler.core.config import PolicyConfig
+from simulations import Scenario, simulate
+from simulations.lifecycle import VictimOrder
+from simulations.oracle_schedule import ScheduleController
+from simulations.replica import Distribution, DistributionKind, StartUp, constant
+from simulations.scaled_object import ScaledObjectSpec
+from simulations.scenario import Policy
+from simulations.trace_chunks import Requests
 from simulations.victims import Phase, PodRank, ordinal_victims, replicaset_victims
+from tests.simulations.small_fleet import model
 
 NOW_S = 100_000.0
+SLOW_THEN_QUICK = 1  # a seed: the second replica draws the slow start, the third the quick one
 
 
 def pod(uid: str, **changes: object) -> PodRank:
@@ -83,3 +95,40 @@ def test_only_as_many_as_asked() -> None:
 
 def test_ordinals_go_from_the_top() -> None:
     assert ordinal_victims([0, 3, 1, 2], count=2) == (3, 2)
+
+
+def test_the_scenarios_order_is_that_of_the_fleet() -> None:
+    """Two replicas more, one of them slow to start; then one fewer, while that one still starts.
+
+    A ReplicaSet gives up the one that is not ready; a group controller the last one, which is.
+    """
+    none = constant(0.0)
+    either = Distribution(kind=DistributionKind.EMPIRICAL, values_s=(20.0, 500.0))
+    start_up = StartUp(scheduling=none, image=none, weights=none, compile=either)
+    requests = Requests(
+        arrival_s=np.arange(0.0, 300.0, 3.0),
+        prompt_tokens=np.full(100, 10, dtype=np.int32),
+        output_tokens=np.full(100, 10, dtype=np.int32),
+        tenant=np.zeros(100, dtype=np.int32),
+    )
+
+    def ready_after(order: VictimOrder) -> float:
+        scenario = Scenario(
+            requests=[requests],
+            model=dataclasses.replace(model(), start_up=start_up),
+            scaled_object=ScaledObjectSpec(replicas_min=1, replicas_max=4),
+            policy=Policy(
+                name="schedule",
+                config=PolicyConfig(),
+                controller=lambda _context: ScheduleController([(10.0, 3), (100.0, 2)]),
+            ),
+            victims=order,
+            seed=SLOW_THEN_QUICK,
+        )
+        timeline = simulate(scenario).timeline
+        at_s, ready = timeline.column("at_s"), timeline.column("replicas_ready")
+        assert ready[(at_s > 40.0) & (at_s < 100.0)].max() == 2.0, "one is slow"
+        return float(ready[(at_s > 130.0) & (at_s < 290.0)].max())
+
+    assert ready_after(VictimOrder.REPLICASET) == 2.0
+    assert ready_after(VictimOrder.ORDINAL) == 1.0
