@@ -136,6 +136,15 @@ def test_a_look_is_as_of_now() -> None:
         assert look(made) == expected
 
 
+def test_a_replica_that_has_become_busy_unobserved_is_drained() -> None:
+    made = fleet(warm=2, drain_grace_s=60.0)
+    load(made, [1.0, 1.0], output=300)  # one each, for 30 s
+    made.pass_time(20.0)
+    made.set_replicas(1, now_s=20.0)
+    made.advance(100.0)
+    assert statuses(made.take_outcomes()) == [RequestStatus.COMPLETED] * 2
+
+
 def test_the_session_hit_share_falls_when_replicas_are_added() -> None:
     cache = PrefixCache(hit_ratio=0.8, per_session=True)
     random = np.random.default_rng(0)
