@@ -142,7 +142,9 @@ def test_a_replica_that_has_become_busy_unobserved_is_drained() -> None:
     made.pass_time(20.0)
     made.set_replicas(1, now_s=20.0)
     made.advance(100.0)
-    assert statuses(made.take_outcomes()) == [RequestStatus.COMPLETED] * 2
+    rows = made.take_outcomes()
+    assert statuses(rows) == [RequestStatus.COMPLETED] * 2
+    assert set(rows["replica_uid"].tolist()) == {0, 1}
 
 
 def test_the_session_hit_share_falls_when_replicas_are_added() -> None:
