@@ -178,8 +178,11 @@ def _reached(module: str) -> dict[str, Path]:
 
 
 def _imported(path: Path) -> Iterable[str]:
-    """Names of modules in the import statements of a file, those inside functions too."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    """Names of modules in the import statements of a file, those inside functions too.
+
+    What is imported for type checkers alone never runs.
+    """
+    for node in _running(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -187,6 +190,14 @@ def _imported(path: Path) -> Iterable[str]:
             for alias in node.names:  # a module of a package, or a name in it
                 if node.module.partition(".")[0] in PACKAGES and _is_module(node.module, alias):
                     yield f"{node.module}.{alias.name}"
+
+
+def _running(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those under ``if TYPE_CHECKING``."""
+    typing = isinstance(tree, ast.If) and ast.unparse(tree.test) == "TYPE_CHECKING"
+    for child in tree.orelse if isinstance(tree, ast.If) and typing else ast.iter_child_nodes(tree):
+        yield child
+        yield from _running(child)
 
 
 def _is_module(package: str, alias: ast.alias) -> bool:

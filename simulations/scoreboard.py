@@ -33,14 +33,13 @@ from simulations.scoreboard_policies import (
 from simulations.scoreboard_search import Arena, Hunt, by_policy, cheapest, finish, hunt, promising
 from simulations.sweep import (
     Bound,
-    Run,
     Sweep,
     attainable_one,
     deployment_of,
     load_of,
     oracle_one,
-    run_one,
 )
+from simulations.sweep_run import Run, run_one
 
 TUNED, FRONTIER = "tuned", "frontier"
 SCREEN_TRIES_MAX = FIRST_MAX + 3  # to know where to begin, no more

@@ -10,7 +10,8 @@ from simulations.frontier import TRIES_MAX, Knob, Point, Search, ask, first_valu
 from simulations.run_cache import Json
 from simulations.scenario import Scenario
 from simulations.scoreboard_policies import Contender, scenario_of
-from simulations.sweep import Run, Sweep, run_one
+from simulations.sweep import Sweep
+from simulations.sweep_run import Run, run_one
 
 PROMISING_FACTOR = 1.1
 PROMISING_MAX = 2

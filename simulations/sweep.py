@@ -1,4 +1,4 @@
-"""Many runs: each a job that names its trace, taken from the cache or given to the executor."""
+"""Many jobs that name their trace: taken from the cache, or given to the executor and kept."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -7,33 +7,18 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from scaler.errors import ScalerError, ScenarioError
+from scaler.errors import ScalerError
 from simulations.attainable import Objectives, attainable_flags
-from simulations.controller import Clock
 from simulations.executor import Executor, Named
 from simulations.oracle import oracle
 from simulations.oracle_replay import Deployment
-from simulations.run import simulate
 from simulations.run_cache import Json, RunCache, key_of, source_hash
 from simulations.scenario import Scenario
-from simulations.summary import summary
 from simulations.sweep_traces import StoredTrace
 from simulations.trace_chunks import Requests, join
 from simulations.traces import scale
 
 J = TypeVar("J", bound=Named)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One policy on one trace; the scenario's requests are a ``StoredTrace``.
-
-    ``clock`` measures the run and changes nothing in it.
-    """
-
-    name: str = field(compare=False)
-    scenario: Scenario
-    clock: Clock | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +50,6 @@ class Bound:
     deployment: Deployment
     attainment_share: float | None = None
     replays_max: int | None = None
-
-
-def run_one(run: Run) -> Json:
-    """The summary of a run, as in summary.json; ``{"fault": why}`` where it never ends."""
-    try:
-        result = simulate(run.scenario, clock=run.clock)
-    except ScenarioError as error:
-        return {"fault": str(error)}
-    return summary(run.scenario, result)
 
 
 def attainable_one(bound: Bound) -> Json:

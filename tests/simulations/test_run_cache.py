@@ -19,7 +19,8 @@ from simulations.presets import PRESETS
 from simulations.run_cache import RunCache, being_written, key_of, plain, source_hash
 from simulations.scaled_object import ScaledObjectSpec
 from simulations.scenario import Policy, Scenario
-from simulations.sweep import Run, attainable_one, run_one
+from simulations.sweep import attainable_one, oracle_one
+from simulations.sweep_run import Run, run_one
 from simulations.sweep_traces import KEPT_MAX, stored_trace
 from simulations.traces import TraceReader
 
@@ -116,11 +117,15 @@ def test_equal_values_are_equal_json_and_others_are_not() -> None:
 def test_the_source_that_a_function_reaches_is_in_its_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A package of three modules: one imports another inside a function, the third is not used."""
+    """A package of three modules: one imports another inside a function, the third for types."""
     package = tmp_path / "reached"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "one.py").write_text("def call():\n    from reached import two\n    return two\n")
+    (package / "one.py").write_text(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from reached import three\n"
+        "def call():\n    from reached import two\n    return two\n"
+    )
     (package / "two.py").write_text("VALUE = 1\n")
     (package / "three.py").write_text("VALUE = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -141,10 +146,14 @@ def test_the_source_that_a_function_reaches_is_in_its_key(
     source_hash.cache_clear()
 
 
-def test_a_run_reaches_the_core_the_peers_and_no_report() -> None:
-    reached = run_cache._reached(run_one.__module__)
-    assert {"scaler.core.policy", "simulations.peers", "simulations.engine"} <= set(reached)
-    assert not any("report" in name or name.startswith("scaler.cli") for name in reached)
+def test_a_run_reaches_the_core_and_the_peers_but_no_report_nor_the_oracle() -> None:
+    """And the oracle no policy: a changed policy leaves it, and what is attainable, kept."""
+    run = set(run_cache._reached(run_one.__module__))
+    assert {"scaler.core.policy", "simulations.peers", "simulations.engine"} <= run
+    assert not any("report" in n or "oracle" in n or n.startswith("scaler.cli") for n in run)
+    oracle = set(run_cache._reached(oracle_one.__module__))
+    assert {"simulations.oracle", "simulations.engine"} <= oracle
+    assert not {"scaler.core.policy", "simulations.peers", "simulations.run"} & oracle
 
 
 def test_what_is_put_is_found_and_nothing_else(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from simulations.scoreboard_policies import (
     policy_names,
     scenario_of,
 )
-from simulations.sweep import Run, run_one
+from simulations.sweep_run import Run, run_one
 from tests.simulations.scoreboard_jobs import Counter, scenario, sweep
 
 MACHINE = ("wall_s", "decide_wall_s", "simulated_requests_per_s")  # not of the scenario
