@@ -162,11 +162,8 @@ def _sentences(found: Sequence[Standing]) -> Iterator[str]:
         if mean is None:
             continue
         on = "" if len(known) == len(ratios) else f" (on {_traces(len(known))})"
-        worst = max(known)
-        yield (
-            f"It took {_compared(mean)} GPU-hours {_than(mean)} {whose}{on};"
-            f" at worst {worst:.2f} times."
-        )
+        worst = f"; at worst {max(known):.2f} times" if len(known) > 1 else ""
+        yield f"It took {_compared(mean)} GPU-hours {_than(mean)} {whose}{on}{worst}."
 
 
 def _compared(ratio: float) -> str:

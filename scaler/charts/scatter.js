@@ -7,6 +7,10 @@ import { onTheme, tone } from "./theme.js";
 
 const MARGIN = { left: 78, right: 22, top: 14, bottom: 44 };
 const REACH_PX = 16;
+
+/** The focus that shows everything. */
+export const EVERYTHING = Symbol("everything");
+
 const MISSES_LEAST = 1e-5; // 99.999 %: what a day of requests can tell apart
 const NINES = [0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9999, 1 - MISSES_LEAST];
 
@@ -26,22 +30,23 @@ export class Scatter {
     element.addEventListener("pointermove", (event) => this.point(event));
     element.addEventListener("pointerup", (event) => this.release(event));
     element.addEventListener("pointerleave", () => this.tell(null));
-    element.addEventListener("dblclick", () => this.focus(null));
+    element.addEventListener("dblclick", () => this.focus(this.zoom ? null : EVERYTHING));
     new ResizeObserver(() => this.draw()).observe(element);
     onTheme(() => this.draw());
   }
 
   /**
    * `series`: `name`, `tone`, `points` (`x`, `y`, `label`, and whatever the caller wants back),
-   * `line`, `dash`, `strong`, `mark` (`dot`, `ring`, `diamond`),
-   * `silent` (a mouse passes through); `rules`: `axis`, `value`, `label`, `tone`.
+   * `path` (the line's points), `dash`, `strong`, `mark` (`dot`, `ring`, `diamond`);
+   * `rules`: `axis`, `value`, `label`, `tone`;
+   * `home`: the part worth looking at, `[[x1, x2], [y1, y2]]`, where outliers would fill the chart.
    */
-  update({ series, rules }) {
-    Object.assign(this, { series, rules, zoom: null });
+  update({ series, rules, home = null }) {
+    Object.assign(this, { series, rules, home, zoom: null });
     this.draw();
   }
 
-  /** Shows a range of both, `[[x1, x2], [y1, y2]]`, or everything. */
+  /** Shows a range of both on the axes' own scales, `EVERYTHING`, or what is worth looking at. */
   focus(zoom) {
     this.zoom = zoom;
     this.draw();
@@ -80,7 +85,8 @@ export class Scatter {
     const all = this.series.flatMap((one) => one.points);
     const xs = [...all.map((at) => at.x), ...this.rules.filter((one) => one.axis === "x").map((one) => one.value)];
     const ys = [...all.map((at) => at.y), ...this.rules.filter((one) => one.axis === "y").map((one) => one.value)].map((y) => this.up(y));
-    const [across, upward] = this.zoom ?? [padded(xs), padded(ys)];
+    const home = this.home && [this.home[0], padded(this.home[1].map((y) => this.up(y)))];
+    const [across, upward] = (this.zoom === EVERYTHING ? null : this.zoom ?? home) ?? [padded(xs), padded(ys)];
     this.x = linear({ low: across[0], high: across[1], from: MARGIN.left, to: width - MARGIN.right });
     this.level = linear({ low: upward[0], high: upward[1], from: height - MARGIN.bottom, to: MARGIN.top });
     this.y = (value) => this.level(this.up(value));
@@ -124,13 +130,13 @@ export class Scatter {
     const faint = this.marked !== null && this.marked !== one.name;
     context.save();
     context.globalAlpha = faint ? 0.18 : 1;
-    if (one.line && one.points.length > 1) {
+    if (one.path?.length > 1) {
       context.strokeStyle = tone(one.tone);
       context.lineWidth = one.strong || this.marked === one.name ? 2.6 : 1.3;
       context.lineJoin = "round";
       context.setLineDash(one.dash ?? []);
       context.beginPath();
-      for (const { x, y } of one.points) context.lineTo(this.x(x), this.y(y));
+      for (const { x, y } of one.path) context.lineTo(this.x(x), this.y(y));
       context.stroke();
       context.setLineDash([]);
     }
@@ -164,7 +170,7 @@ export class Scatter {
     for (const one of order) {
       if (!one.named || (this.marked !== null && this.marked !== one.name)) continue;
       const width = one.name.length * 6.4 + 6;
-      const seen = one.points.map((at) => [this.x(at.x), this.y(at.y)]).filter(([x, y]) => this.inside(x, y));
+      const seen = (one.path ?? one.points).map((at) => [this.x(at.x), this.y(at.y)]).filter(([x, y]) => this.inside(x, y));
       const spots = seen.reverse().flatMap(([x, y]) => [[x + 8, y + 9], [x - width - 4, y - 8], [x + 8, y - 9]]);
       const free = spots.find(([x, y]) => x + width < this.layers.width && x > MARGIN.left && !taken.some(
         (box) => x < box.x + box.width && x + width > box.x && Math.abs(y - box.y) < 14));
@@ -189,7 +195,6 @@ export class Scatter {
     let best = null;
     let reach = REACH_PX;
     for (const one of this.series) {
-      if (one.silent) continue;
       for (const at of one.points) {
         const away = Math.hypot(this.x(at.x) - x, this.y(at.y) - y);
         if (away < reach && this.inside(this.x(at.x), this.y(at.y))) [best, reach] = [{ one, at }, away];

@@ -53,7 +53,7 @@ class One {
         { name: "at_s", label: "From", format: DAYS.full }, { name: "lasted_s", label: "For", num: true, format: duration },
         { name: "would_be", label: "Would be", num: true }, { name: "live", label: "Live", num: true },
         { name: "by", label: "Difference", num: true, format: (value) => (value > 0 ? `+${value}` : `−${-value}`) },
-        { name: "why", label: "Why" },
+        { name: "why", label: "Why", wrap: true },
       ],
     });
     this.none = make("p", { cls: "quiet", text: "The two never disagreed." });

@@ -1,7 +1,7 @@
 // The scoreboard: standings, one chart and one table for the trace that is looked at.
 
 import { ABSENT, make, number, setAttr, setText } from "./dom.js";
-import { nines } from "./scatter.js";
+import { EVERYTHING, nines } from "./scatter.js";
 import { frame, grouped, payload, section, tiles } from "./frame.js";
 import { Table } from "./table.js";
 import { behaviour, chart, content, groupTone } from "./scoreboard_chart.js";
@@ -33,13 +33,15 @@ class Board {
       setAttr(this.scale, "aria-pressed", String(on));
       this.chart.nines = on;
     });
+    const all = make("button", { cls: "tool", text: "Everything", attrs: { type: "button", title: "Also what is far from the target (double click)" } });
+    all.addEventListener("click", () => this.chart.focus(this.chart.zoom === EVERYTHING ? null : EVERYTHING));
     const groups = this.filters("groups", [...new Set(data.entries.map((entry) => entry.group))], (name) => data.groups[name] ?? name);
     const variants = this.filters("variants", [...new Set(data.entries.map((entry) => entry.variant))], (name) => name);
     const search = make("input", { cls: "filter", attrs: { type: "search", placeholder: "Policy…", "aria-label": "Filter policies by name" } });
     search.addEventListener("input", () => this.choose({ words: search.value.toLowerCase() }));
-    const bar = make("div", { cls: "over", kids: [make("h2", { text: "Attainment against GPU-hours" }), tabs, this.scale, this.note] });
+    const bar = make("div", { cls: "over", kids: [make("h2", { text: "Attainment against GPU-hours" }), tabs, this.scale, all, this.note] });
     const filters = make("div", { cls: "over", kids: [search, groups, variants] });
-    const hint = make("p", { cls: "hint quiet", text: "Diamonds: as shipped. Curves: the policy's main knob turned in hindsight. Drag a box to zoom, double click for everything; a row of the table shows its policy alone." });
+    const hint = make("p", { cls: "hint quiet", text: "Diamonds: as shipped; rings: other variants; curves: the best that turning the policy's main knob in hindsight gives; dotted: the front of all. Drag a box to zoom, double click for everything; a row of the table shows its policy alone." });
     this.element = make("section", { cls: "part", kids: [bar, filters, this.chart.element, hint, this.table.element, this.empty] });
   }
 
@@ -91,6 +93,7 @@ class Board {
     if (entries.length && trace !== ALL) this.chart.update(content(drawn));
     const [first] = entries;
     setText(this.note, trace === ALL || !first?.requests ? "" : `${first.requests.toLocaleString("en-US")} requests`);
+    this.table.element.classList.toggle("one-trace", trace !== ALL);
     this.table.show(entries.map((entry) => ({
       ...entry, form: entry.variant + behaviour(entry), p95_s: entry.ttft_s?.p95, p99_s: entry.ttft_s?.p99,
       mean: entry.replicas?.mean, most: entry.replicas?.max,
@@ -117,8 +120,12 @@ function columns() {
     { name: "most", label: "Most", num: true },
     { name: "replica_changes", label: "Changes", num: true },
     { name: "reversals", label: "Reversals", num: true },
-    { name: "knob", label: "Knob", format: (value, row) => `${value} ${row.knob_value === undefined || row.knob_value === null ? "" : number(row.knob_value)}` },
+    { name: "knob_value", label: "Knob", hint: "Of its main knob, the value; its name is shown on hovering", num: true, format: knob },
   ];
+}
+
+function knob(value, { knob: name }) {
+  return make("span", { text: number(value), attrs: name ? { title: name } : {} });
 }
 
 /** Ours against the best, trace by trace, and the mean. */

@@ -24,15 +24,15 @@ export function content(entries) {
   const curves = entries.filter((entry) => entry.points?.length).map(curve);
   const runs = entries.filter((entry) => !entry.points?.length).map(run);
   const all = [...curves, ...runs];
-  const front = { name: FRONT, tone: "--ink", line: true, dash: [2, 3], points: best(all.filter((one) => one.name !== "oracle").flatMap((one) => one.points)), small: true, silent: true };
-  return { series: [front, ...all], rules: rules(entries) };
+  const causal = all.filter((one) => one.name !== "oracle").flatMap((one) => one.points);
+  const front = { name: FRONT, tone: "--ink", dash: [2, 3], points: [], path: best(causal) };
+  return { series: [front, ...all], rules: rules(entries), home: home(entries, causal) };
 }
 
 function curve(entry) {
   const points = entry.points.map(([knob, y, x]) => ({ x, y, label: `${entry.knob ?? "knob"} ${number(knob)}`, entry }));
-  points.sort((a, b) => a.x - b.x || a.y - b.y);
   return {
-    name: entry.policy, tone: groupTone(entry.group), line: true, strong: entry.policy === "predictive",
+    name: entry.policy, tone: groupTone(entry.group), path: best(points), strong: entry.policy === "predictive",
     named: true, small: true, points,
   };
 }
@@ -62,6 +62,19 @@ export function best(points) {
     if (better) top = point.y;
     return better;
   });
+}
+
+const WORTH_TIMES = 2.2; // as dear as the cheapest that reaches the target, and a little cheaper
+const WORTH_FROM = 0.9; // of the requests: below, a policy is out of the question
+
+/** The part around the target: a policy that takes ten times as much would flatten all others. */
+function home([first], points) {
+  const able = points.filter((point) => point.y >= (first.attainment_target ?? 0.99) - 0.003);
+  if (!able.length) return null;
+  const cheapest = Math.min(...able.map((point) => point.x), first.oracle_gpu_hours ?? Infinity);
+  const least = Math.min(cheapest, first.oracle_bound_gpu_hours ?? Infinity);
+  const highest = Math.max(...points.map((point) => point.y), first.slo_attainable_ratio ?? 0);
+  return [[0.85 * least, WORTH_TIMES * cheapest], [WORTH_FROM, highest]];
 }
 
 function rules(entries) {

@@ -6,7 +6,7 @@ const COLLATOR = new Intl.Collator("en", { numeric: true });
 const ROWS_FIRST = 200; // more than that are shown on request: a table of thousands stays quick
 
 /**
- * `columns`: `name`, `label`, `hint`, `num`, `format` (value, row) -> text or element.  `rows` are
+ * `columns`: `name`, `label`, `hint`, `num`, `wrap` (long words), `format` (value, row) -> text or element.  `rows` are
  * objects; `cls` and `data` of a row become its class and data attributes.  `chosen` is called with
  * a row that is clicked; `limit` rows are shown at first.
  */
@@ -60,10 +60,10 @@ export class Table {
   }
 
   row(row) {
-    const cells = this.columns.map(({ name, num, format }) => {
+    const cells = this.columns.map(({ name, num, wrap, format }) => {
       const value = row[name];
       const shown = value === null || value === undefined ? ABSENT : (format ? format(value, row) : String(value));
-      return make("td", { cls: num ? "num" : "", kids: [shown] });
+      return make("td", { cls: [num ? "num" : "", wrap ? "wrap" : ""].join(" ").trim(), attrs: { "data-name": name }, kids: [shown] });
     });
     const line = make("tr", { cls: row.cls ?? "", kids: cells });
     Object.assign(line.dataset, row.data);

@@ -18,14 +18,15 @@ function pareto(data, chosen) {
   const unseen = points(data, "held_out", data.held_out_hours);
   const tried = data.trials.filter((trial) => trial.held_out);
   const front = data.trials.filter((trial) => trial.on_front).map(trained).sort((a, b) => a.x - b.x);
+  const pair = (trial) => [trained(trial), unseen(trial)];
   const best = data.recommended && data.trials.find((trial) => trial.number === data.recommended.trial);
   const pairs = tried.filter((trial) => trial.on_front).map((trial) => ({
-    name: `trial ${trial.number}`, tone: "--quiet", line: true, dash: [1.5, 3], small: true, points: [trained(trial), unseen(trial)],
+    name: `trial ${trial.number}`, tone: "--quiet", dash: [1.5, 3], points: [], path: pair(trial),
   }));
   const series = [
     ...pairs,
     { name: "searched", tone: "--wanted", small: true, points: data.trials.map(trained) },
-    { name: "front, as searched", tone: "--desired", line: true, named: true, points: front },
+    { name: "front, as searched", tone: "--desired", named: true, points: front, path: front },
     { name: "held out", tone: "--load", mark: "ring", points: tried.map(unseen) },
     ...(data.defaults.held_out ? [{ name: "shipped settings, held out", tone: "--ready", mark: "diamond", named: true, strong: true, points: [unseen(data.defaults)] }] : []),
     ...(best?.held_out ? [{ name: "recommended, held out", tone: "--ttft", mark: "diamond", named: true, strong: true, points: [unseen(best)] }] : []),
@@ -71,7 +72,7 @@ function settings(data) {
       { name: "importance_ratio", label: "Importance", hint: "Share of what moved the result", num: true, format: percent },
       { name: "default", label: "Shipped", num: true, format: number }, { name: "chosen", label: "Recommended", num: true, format: number },
       { name: "low", label: "From", num: true, format: number }, { name: "high", label: "To", num: true, format: number },
-      { name: "why", label: "Why it is there" },
+      { name: "why", label: "Why it is there", wrap: true },
     ],
   });
 }

@@ -53,6 +53,13 @@ async def opened(html, folder, *, width=1440, height=1000, dark=False):
         assert page.requested == [file.as_uri()]  # nothing but the file itself
 
 
+async def ink_of(page, tone):
+    """Columns of the scatter that have a tone."""
+    await page.value(LATER)
+    await page.value("document.querySelector('.scatter').setAttribute('data-panel', 'scatter')")
+    return await ink(page, "scatter", tone)
+
+
 async def text(page, selector):
     return await page.value(f"document.querySelector({selector!r})?.innerText ?? null")
 
@@ -246,6 +253,21 @@ async def test_a_point_of_the_scoreboard_says_whose_it_is(tmp_path):
                 if not await page.value("document.querySelector('.tip').hidden"):
                     found.add(await page.value("document.querySelector('.tip b').textContent"))
         assert {"predictive", "keda-queue", "token-rate", "oracle"} <= found
+
+
+async def test_far_off_policies_are_shown_on_request(tmp_path):
+    entries = scoreboard()
+    entries.append({**entries[3], "policy": "wasteful", "gpu_hours": 5000.0})
+    async with opened(report_scoreboard.render(entries), tmp_path) as page:
+        await page.value("document.querySelector('.scatter').scrollIntoView({block: 'center'})")
+        near = await ink_of(page, "--load")
+        await page.value("[...document.querySelectorAll('.tool')]"
+                         ".find(one => one.textContent === 'Everything').click()")  # fmt: skip
+        far = await ink_of(page, "--load")
+        # At 5,000 GPU-hours of 160 for the target: at the right edge, and all others to the left.
+        width = await page.value("document.querySelector('.scatter').clientWidth")
+        assert max(far) > 0.9 * width
+        assert sum(x < 0.3 * width for x in near) < sum(x < 0.3 * width for x in far)
 
 
 async def test_a_search_shows_its_patches_and_trials(tmp_path):
