@@ -118,9 +118,8 @@ def _sentences(advisory: Advisory) -> Iterator[str]:
         return
     would = sum(target["gpu_hours_would"] for target in targets)
     live = sum(target["gpu_hours_live"] for target in targets)
-    change = (
-        f" ({abs(would / live - 1.0):.0%} {'more' if would > live else 'fewer'})" if live else ""
-    )
+    saved = round(100.0 * (1.0 - would / live)) if live else 0
+    change = f" ({abs(saved)} % {'fewer' if saved > 0 else 'more'})" if saved else ""
     yield (
         f"Over {days:.1f} days, {_targets(len(targets))} would have taken {would:,.0f} GPU-hours"
         f" against {live:,.0f}{change}."

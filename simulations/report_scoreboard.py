@@ -169,7 +169,7 @@ def _sentences(found: Sequence[Standing]) -> Iterator[str]:
 def _compared(ratio: float) -> str:
     if abs(ratio - 1.0) < 0.005:
         return "the same"
-    return f"{abs(1.0 - ratio):.0%} {'fewer' if ratio < 1.0 else 'more'}"
+    return f"{abs(1.0 - ratio) * 100.0:.0f} % {'fewer' if ratio < 1.0 else 'more'}"
 
 
 def _than(ratio: float) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 from simulations.report_page import XY_CHARTS, page
+from simulations.report_verdict import share
 
 
 class Outcome(TypedDict):
@@ -99,12 +100,12 @@ def _sentences(front: Front) -> Iterator[str]:
     target = front["attainment_target_ratio"]
     chosen, recommended = _chosen(front), front["recommended"]
     if chosen is None or recommended is None:
-        yield f"No trial reached {target:.2%}: the shipped settings stay."
+        yield f"No trial reached {share(target)}: the shipped settings stay."
         return
     train, held_out = chosen["train"], chosen["held_out"]
     if held_out is None:
         yield (
-            f"Trial {chosen['number']} reached {train['slo_attainment_ratio']:.2%} with"
+            f"Trial {chosen['number']} reached {share(train['slo_attainment_ratio'])} with"
             f" {train['gpu_hours']:,.0f} GPU-hours where it was searched; it was not tried"
             " elsewhere, so that nothing is known of other days."
         )
@@ -115,9 +116,10 @@ def _sentences(front: Front) -> Iterator[str]:
         recommended["level_ratio"],
     )
     yield (
-        f"Trial {chosen['number']} reached {held_out['slo_attainment_ratio']:.2%} on days it had"
-        f" not seen ({attained['low']:.2%} to {attained['high']:.2%} with {level:.0%} confidence;"
-        f" {target:.2%} asked for), for {held_out['gpu_hours']:,.0f} GPU-hours"
+        f"Trial {chosen['number']} reached {share(held_out['slo_attainment_ratio'])} on days it had"
+        f" not seen ({share(attained['low'])} to {share(attained['high'])} with"
+        f" {level * 100.0:.0f} % confidence; {share(target)} asked for),"
+        f" for {held_out['gpu_hours']:,.0f} GPU-hours"
         f" ({hours['low']:,.0f} to {hours['high']:,.0f})."
     )
     yield from _against_defaults(held_out, front["defaults"]["held_out"])
@@ -127,11 +129,11 @@ def _sentences(front: Front) -> Iterator[str]:
 def _against_defaults(held_out: Outcome, defaults: Outcome | None) -> Iterator[str]:
     if defaults is None or not defaults["gpu_hours"]:
         return
-    share = 1.0 - held_out["gpu_hours"] / defaults["gpu_hours"]
+    saved = 1.0 - held_out["gpu_hours"] / defaults["gpu_hours"]
     yield (
         f"The shipped settings took {defaults['gpu_hours']:,.0f} GPU-hours there for"
-        f" {defaults['slo_attainment_ratio']:.2%}: {abs(share):.1%}"
-        f" {'saved' if share >= 0.0 else 'more'}."
+        f" {share(defaults['slo_attainment_ratio'])}: {abs(saved) * 100.0:.1f} %"
+        f" {'saved' if saved >= 0.0 else 'more'}."
     )
 
 

@@ -35,10 +35,10 @@ def verdict(
     if attainment is None:
         return Verdict(kept=None, lead="No request arrived.", sentences=(), bars=())
     kept = attainment >= target_ratio - REACHED_FROM
-    near = f", kept from {_share(target_ratio - REACHED_FROM)}" if kept else ""
-    asked = f"{_share(target_ratio)} asked for{near if attainment < target_ratio else ''}"
+    near = f", kept from {share(target_ratio - REACHED_FROM)}" if kept else ""
+    asked = f"{share(target_ratio)} asked for{near if attainment < target_ratio else ''}"
     lead = (
-        f"{_share(attainment)} of {summary['requests']:,} requests had {objective} ({asked}),"
+        f"{share(attainment)} of {summary['requests']:,} requests had {objective} ({asked}),"
         f" for {spent:,.1f} GPU-hours."
     )
     bars = _bars(summary, spent, gpus_per_replica)
@@ -68,10 +68,11 @@ def _comparisons(
     made = []
     name, always = bars[-1]
     if name.startswith("always") and always > 0.0:
-        share = 1.0 - spent / always
+        saved = 1.0 - spent / always
         made.append(
             f"To hold the highest count all the time ({name.removeprefix('always ')}) would take"
-            f" {always:,.1f} GPU-hours: {abs(share):.0%} {'saved' if share >= 0.0 else 'more'}."
+            f" {always:,.1f} GPU-hours: {abs(saved) * 100.0:.0f} %"
+            f" {'saved' if saved >= 0.0 else 'more'}."
         )
     over = _number(summary, "gpu_hours_over_oracle")
     oracle = _number(summary, "oracle_gpu_hours")
@@ -82,7 +83,7 @@ def _comparisons(
         )
     attainable = _number(summary, "slo_attainable_ratio")
     if attainable is not None:
-        made.append(f"With unlimited warm replicas {_share(attainable)} could have been reached.")
+        made.append(f"With unlimited warm replicas {share(attainable)} could have been reached.")
     changes, reversals = summary["replica_changes"], summary["reversals"]
     made.append(
         f"The count changed {_times(changes)}, {reversals} of them against the change before."
@@ -105,7 +106,7 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count:,} times"
 
 
-def _share(ratio: float) -> str:
+def share(ratio: float) -> str:
     """Percent in two digits, or three where two would round it up to all."""
     for digits in (2, 3):
         text = f"{ratio * 100.0:.{digits}f}"

@@ -67,6 +67,13 @@ export function percent(value) {
   return value === null || value === undefined ? ABSENT : `${number(value * 100)} %`;
 }
 
+/** A share that counts in nines: 98.87 %, 99.996 %, never rounded up to all. */
+export function nines(value) {
+  if (value === null || value === undefined) return ABSENT;
+  const digits = [2, 3].find((some) => value >= 1 || Number((value * 100).toFixed(some)) < 100);
+  return digits === undefined ? "over 99.999 %" : `${Number((value * 100).toFixed(digits))} %`;
+}
+
 /** A duration in at most two units. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return ABSENT;

@@ -1,6 +1,6 @@
 // Points and curves over two quantities: what is gained against what it costs.
 
-import { make, number } from "./dom.js";
+import { make } from "./dom.js";
 import { Layers, dot, rule, text } from "./canvas.js";
 import { linear, niceTicks } from "./scales.js";
 import { onTheme, tone } from "./theme.js";
@@ -256,14 +256,6 @@ export class Scatter {
     this.tip.style.left = `${Math.max(left, 0)}px`;
     this.tip.style.top = `${Math.max(y - this.tip.offsetHeight - 8, 0)}px`;
   }
-}
-
-/** A share as people write it, with as many nines as it has. */
-export function nines(value) {
-  if (value >= 1) return "100 %";
-  const digits = value < 0.99 ? 1 : value < 0.999 ? 2 : value < 0.9999 ? 2 : 3;
-  const text = Number((Math.floor(value * 100 * 10 ** digits + 1e-6) / 10 ** digits).toFixed(digits));
-  return `${number(text) === String(text) ? number(text) : text} %`;
 }
 
 function padded(values) {

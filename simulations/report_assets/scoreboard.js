@@ -1,7 +1,7 @@
 // The scoreboard: standings, one chart and one table for the trace that is looked at.
 
-import { ABSENT, make, number, setAttr, setText } from "./dom.js";
-import { EVERYTHING, nines } from "./scatter.js";
+import { ABSENT, make, nines, number, setAttr, setText } from "./dom.js";
+import { EVERYTHING } from "./scatter.js";
 import { frame, grouped, payload, section, tiles } from "./frame.js";
 import { Table } from "./table.js";
 import { behaviour, chart, content, groupTone } from "./scoreboard_chart.js";

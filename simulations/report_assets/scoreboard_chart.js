@@ -1,7 +1,7 @@
 // Attainment against GPU-hours on one trace: a curve for each policy, the front, what bounds it.
 
-import { number } from "./dom.js";
-import { Scatter, nines } from "./scatter.js";
+import { nines, number } from "./dom.js";
+import { Scatter } from "./scatter.js";
 
 const GROUP_TONES = { ours: "--desired", metric: "--load", profile: "--kv", bound: "--wanted" };
 const FRONT = "Pareto front";

@@ -1,7 +1,7 @@
 // The report of one simulated run.
 
 import { Charts } from "./charts.js";
-import { ABSENT, count, make, number, percent, words } from "./dom.js";
+import { ABSENT, count, make, nines, number, percent, words } from "./dom.js";
 import { stageTone } from "./panels.js";
 import { ELAPSED, nearest } from "./scales.js";
 import { forTime } from "./series.js";
@@ -126,7 +126,7 @@ function known(column) {
 function boxes({ summary, objectives }) {
   const { ttft_s: ttft, tpot_s: tpot, replicas } = summary;
   return [
-    ["Within the objective", share(summary.slo_attainment_ratio), `${share(objectives.attainment_ratio)} asked for`],
+    ["Within the objective", nines(summary.slo_attainment_ratio), `${nines(objectives.attainment_ratio)} asked for`],
     ["GPU-hours", grouped(summary.gpu_hours), `${grouped(summary.replica_hours)} replica-hours`],
     ["Replicas, mean", number(replicas.mean), `${replicas.min} to ${replicas.max}`],
     ["TTFT p95", seconds(ttft.p95), `p50 ${seconds(ttft.p50)}, p99 ${seconds(ttft.p99)}`],
@@ -138,13 +138,6 @@ function boxes({ summary, objectives }) {
 
 function lost({ rejected, cut_by_scale_down: cut }) {
   return rejected + cut ? `${rejected} rejected, ${cut} cut off` : "none rejected or cut off";
-}
-
-/** 99.996 %: never rounded up to 100. */
-function share(ratio) {
-  if (ratio === null) return ABSENT;
-  const digits = [2, 3].find((some) => ratio === 1 || Number((ratio * 100).toFixed(some)) < 100) ?? 3;
-  return `${Number((ratio * 100).toFixed(digits))} %`;
 }
 
 function seconds(value) {

@@ -1,7 +1,7 @@
 // The report of a search: the front where it was searched and where it was not, and what to apply.
 
-import { ABSENT, make, number, percent } from "./dom.js";
-import { Scatter, nines } from "./scatter.js";
+import { ABSENT, make, nines, number, percent } from "./dom.js";
+import { Scatter } from "./scatter.js";
 import { bars, frame, grouped, payload, section, tiles } from "./frame.js";
 import { Parallel } from "./parallel.js";
 import { Table } from "./table.js";

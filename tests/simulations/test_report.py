@@ -162,7 +162,7 @@ def test_a_kept_objective_is_said_with_what_it_saved():
     assert dict(made.bars) == {"predictive": 400.0, "best clairvoyant schedule found": 320.0,
                                "always 9 replicas": 360.0}  # fmt: skip
     words = " ".join(made.sentences)
-    assert "would take 360.0 GPU-hours: 11% more" in words  # 400 / 360 = 1.111
+    assert "would take 360.0 GPU-hours: 11 % more" in words  # 400 / 360 = 1.111
     assert "this run took 1.25 times that" in words
     assert "99.996 % could have been reached" in words
     assert "changed 24 times, 5 of them" in words
