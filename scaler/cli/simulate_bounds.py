@@ -101,6 +101,8 @@ def _unknown(scenario: Scenario) -> str | None:
         return "not known of a run with faults"
     if scenario.sessions is not None:
         return "not known of a run with conversations"
+    if scenario.scaled_object.replicas_min == 0:
+        return "not known where a gateway wakes the target: a schedule cannot tell when"
     return None
 
 

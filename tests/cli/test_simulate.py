@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -60,8 +61,8 @@ def _trace(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def _summary(directory: Path) -> dict[str, object]:
-    return json.loads((directory / "summary.json").read_text())
+def _summary(directory: Path) -> dict[str, Any]:
+    return cast("dict[str, Any]", json.loads((directory / "summary.json").read_text()))
 
 
 def test_it_writes_what_can_be_read_back(run, trace: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -195,7 +196,7 @@ def test_the_oracle_bounds_a_run_and_is_a_policy_itself(run, tmp_path: Path) -> 
 def test_what_is_chosen_reaches_the_fleet(run, trace: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """Each option by what it does to the numbers of a run."""
 
-    def made(name: str, *options: str) -> dict[str, object]:
+    def made(name: str, *options: str) -> dict[str, Any]:
         out = tmp_path / name
         arguments = (trace, "--out", str(out), "--policy", "fixed:3")
         assert run(*arguments, *options)[0] == 0
@@ -262,11 +263,12 @@ def test_from_zero_and_back(run, tmp_path: Path) -> None:  # type: ignore[no-unt
     trace = tmp_path / "sparse.csv"
     rows = [f"{at},100,20" for at in (30, 31, 32, 3000, 3001)]
     trace.write_text("\n".join(["arrival_s,prompt_tokens,output_tokens", *rows, ""]))
-    status, _, errors = run(
-        str(trace), "--out", str(tmp_path), "--min-replicas", "0", "--start-up-s", "40"
-    )
+    arguments = (str(trace), "--out", str(tmp_path), "--min-replicas", "0", "--start-up-s", "40")
+    status, printed, errors = run(*arguments, "--oracle")
     assert (status, errors) == (0, [])
+    assert "oracle not known where a gateway wakes the target" in printed
     summary = _summary(tmp_path)
+    assert summary["oracle_gpu_hours"] is None
     assert summary["completed"] == 5
     assert summary["replicas"]["min"] == 0
     assert 40.0 < summary["ttft_s"]["max"] < 120.0

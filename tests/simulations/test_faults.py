@@ -14,6 +14,7 @@ from scaler.core.model import Cause, NoData, Work
 from scaler.errors import ScenarioError
 from simulations import Scenario, simulate
 from simulations.faults import Fault, FaultKind, parse_fault
+from simulations.peers import PEERS, peer_policy
 from simulations.presets import PRESETS
 from simulations.replica import StartUp, constant
 from simulations.run import Result, Tick
@@ -237,3 +238,21 @@ def test_faults_of_a_kind_may_overlap() -> None:
     ready = result.timeline.column("replicas_ready")
     assert ready[(at_s > 700.0) & (at_s < 1500.0)].max() <= 3.0
     assert all(a <= b for a, b in pairwise(at_s))
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [(peer.name, variant) for peer in PEERS.values() for variant in peer.variants],
+)
+def test_every_peer_lives_through_every_fault(name: str, variant: str) -> None:
+    """Nothing in its place is not a crash: series that end, no answer, replicas that never come."""
+    result = run(
+        "scrape-gap:60:120", "scrape-gap:130:160:0.5", "blind-label:180:240",
+        "prometheus-outage:300:400", "sick-replica:420:500:5", "crash-loop:100:300",
+        "gpu-limit:200:400:1",
+        requests=trace(duration_s=600.0, at_s=100.0),
+        policy=peer_policy(name, PolicyConfig(), variant=variant),
+    )  # fmt: skip
+    score = result.score
+    assert score.completed + score.rejected + score.cut_by_scale_down == score.requests
+    assert 1 <= score.replicas_min <= score.replicas_max <= 12
