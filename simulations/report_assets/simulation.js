@@ -72,18 +72,18 @@ function prepared(told) {
   const lead_s = columns.forecast_lead_s;
   columns.expected = forTime(at_s, lead_s, columns.forecast_load_mean);
   columns.upper = forTime(at_s, lead_s, columns.forecast_load_upper);
-  if (told.records) Object.assign(columns, proposals(told.records, at_s, told.tick_s * timeline.every));
+  if (told.records) Object.assign(columns, proposals(told.records, at_s, told.tick_s * Math.max(timeline.every, told.records.every)));
   return {
     ...told, at_s, columns, stages: timeline.stages, stage: Uint16Array.from(timeline.stage),
     tick_s: told.tick_s * timeline.every,
   };
 }
 
-/** What each signal asked for, by row; a row between two that are explained has none. */
-function proposals({ at_s: told_s, proposals: asked }, at_s, tick_s) {
+/** What each signal asked for, by row: as in the nearest decision that was kept. */
+function proposals({ at_s: told_s, proposals: asked }, at_s, step_s) {
   const places = at_s.map((at) => {
     const place = told_s.length ? nearest(told_s, at) : -1;
-    return place >= 0 && Math.abs(told_s[place] - at) <= tick_s / 2 ? place : -1;
+    return place >= 0 && Math.abs(told_s[place] - at) <= step_s ? place : -1;
   });
   return Object.fromEntries(SIGNALS.map((signal) =>
     [`asks_${signal}`, places.map((place) => (place < 0 ? NaN : asked[signal][place] ?? NaN))]));

@@ -6,10 +6,12 @@ import pytest
 
 from simulations import report_advisory, report_scoreboard, report_tune
 from simulations.report import render_simulation
+from simulations.report_records import Records
 from tests.service.browser import tab
 from tests.service.test_page import CONTRAST, ink
 from tests.simulations.report_inputs import advisory, front, scoreboard
 from tests.simulations.report_runs import GAP, TRACE, lengthened, run
+from tests.simulations.test_report import decisions
 
 pytestmark = [pytest.mark.external, pytest.mark.slow]
 
@@ -215,6 +217,23 @@ async def test_two_days_are_drawn_whole_and_zoomed(tmp_path):
         first, last = await page.value(WINDOW)
         assert last - first < 172_800 / 10  # six times 1.6
         assert len(await ink(page, "Replicas", "--desired")) > 300
+
+
+async def test_of_a_run_too_long_to_explain_whole_every_time_has_an_account(tmp_path):
+    made, records = run(TICKS), Records(records_max=400)
+    for tick in decisions(TICKS):
+        records(tick)
+    assert records.as_data()["every"] > 1
+    html = render_simulation(made.summary, made.scenario, made.result, records)
+    async with opened(html, tmp_path) as page:
+        await page.until(DRAWN)
+        assert len(await ink(page, "Proposals", "--st-kv-cache")) > 300  # a line, not dots
+        x, y, width, _ = await page.value(BOX.format(".stack"))
+        for share in (0.2, 0.5, 0.8):
+            for kind in ("mousePressed", "mouseReleased"):
+                await page.send("Input.dispatchMouseEvent", type=kind, x=x + width * share,
+                                y=y + 60, button="left", clickCount=1)  # fmt: skip
+            assert "replicas wanted" in await text(page, ".why .steps")
 
 
 async def test_a_scoreboard_sorts_filters_and_changes_its_trace(tmp_path):
