@@ -51,6 +51,8 @@ class Injector:
     def scraped(self, counters: FleetCounters) -> FleetCounters | None:
         """What Prometheus has of the engines after a scrape; None while it is down."""
         now_s = counters.at_s
+        if not self._faults:
+            return counters
         if self._of(FaultKind.PROMETHEUS_OUTAGE, now_s):
             return None
         self._mislabelled = bool(self._of(FaultKind.BLIND_LABEL, now_s))
@@ -70,6 +72,8 @@ class Injector:
 
     def failure(self, now_s: float) -> NoData | None:
         """What a query of the daemon comes to where it finds nothing; None where it may find."""
+        if not self._faults:
+            return None
         if self._of(FaultKind.PROMETHEUS_OUTAGE, now_s):
             return NoData(cause=Cause.UNREACHABLE, detail="Prometheus does not answer")
         if self._mislabelled:
@@ -78,6 +82,8 @@ class Injector:
 
     def names(self, now_s: float) -> str:
         """The kinds of the faults that are there, for a row of the timeline."""
+        if not self._faults:
+            return ""
         return "+".join(sorted({fault.kind.value for fault in self._faults if fault.holds(now_s)}))
 
     def _of(self, kind: FaultKind, now_s: float) -> list[Fault]:

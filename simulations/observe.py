@@ -51,6 +51,14 @@ class _Round:
     grown: Sequence[int]  # in the order of COUNTERS
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Level:
+    """Replicas that counted last on one page."""
+
+    page: Pages
+    uids: tuple[int, ...]
+
+
 class Observer:
     """Scrapes and collections in, observations out; one for one target."""
 
@@ -63,6 +71,7 @@ class Observer:
         self._has_gateway = gateway
         self._scraped: Pages | None = None
         self._base: dict[int, Pages] = {}  # the last scrape that counted, by replica
+        self._level: _Level | None = None  # in place of it where that is one for all
         self._base_at_s: float | None = None
         self._last_tick_s: float | None = None
         self._attended: Sequence[int] = ()  # ready replicas that are all in _past
@@ -242,9 +251,14 @@ class Observer:
         A ready replica that did not answer keeps the page that counted last: when it answers again,
         it brings all that it has done since.
         """
+        if self._level is not None and having == self._level.uids:
+            return self._level_round(self._level.page, pages, having, now_s)
         base = self._base
+        if self._level is not None:
+            base = dict.fromkeys(self._level.uids, self._level.page)
         known = tuple([uid for uid in having if uid in base])
-        fresh = self._fresh(pages, having) if len(known) < len(having) else ()
+        news = tuple([uid for uid in having if uid not in base])
+        fresh = tuple([uid for uid in news if self._is_fresh(uid, pages)])
         grown = pages.sums((*known, *fresh)).words
         intervals = [pages.at_s - self._entered_at_s.pop(uid) for uid in fresh]
         if known:
@@ -257,9 +271,9 @@ class Observer:
             self._ttft.add(now.ttft, now_s)
             self._itl.add(now.itl, now_s)
             self._histograms = True
-        self._base = dict.fromkeys(having, pages)
-        if len(having) < len(ready):
-            self._base |= {uid: base[uid] for uid in set(ready) - set(having) if uid in base}
+        silent = {uid: base[uid] for uid in set(ready).difference(having) if uid in base}
+        self._base = silent | dict.fromkeys(having, pages)
+        self._level = None if silent else _Level(page=pages, uids=having)
         self._base_at_s = pages.at_s
         self._past.update(having)
         if not intervals:
@@ -271,15 +285,27 @@ class Observer:
             grown=grown.tolist(),
         )
 
-    def _fresh(self, pages: Pages, having: tuple[int, ...]) -> tuple[int, ...]:
-        """Replicas whose first page this is: all they have counted is news."""
-        return tuple(
-            uid
-            for uid in having
-            if uid not in self._base
-            and uid not in self._past
-            and self._entered_at_s.get(uid, pages.at_s) < pages.at_s
+    def _level_round(
+        self, before: Pages, pages: Pages, having: tuple[int, ...], now_s: float
+    ) -> _Round:
+        """The same for replicas that all counted last on one page, as they nearly always did."""
+        then, now = before.sums(having), pages.sums(having)
+        self._ttft.add(now.ttft - then.ttft, now_s)
+        self._itl.add(now.itl - then.itl, now_s)
+        self._histograms = True
+        self._level = _Level(page=pages, uids=having)
+        self._base_at_s = pages.at_s
+        span_s = pages.at_s - before.at_s
+        return _Round(
+            replicas=len(having),
+            interval_s=max(span_s, _INTERVAL_MIN_S),
+            replica_s=span_s * len(having),
+            grown=(now.words - then.words).tolist(),
         )
+
+    def _is_fresh(self, uid: int, pages: Pages) -> bool:
+        """Whether this is a replica's first page: all it has counted is news."""
+        return uid not in self._past and self._entered_at_s.get(uid, pages.at_s) < pages.at_s
 
     def _latency(
         self, window: Window, seen_at_s: float, coverage_ratio: float, now_s: float
