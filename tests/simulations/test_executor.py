@@ -123,12 +123,18 @@ def test_no_process_outlives_its_parent(tmp_path: Path, ending: signal.Signals) 
         stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    _until(lambda: len(list(tmp_path.iterdir())) == 2)
-    workers = [int(path.name) for path in tmp_path.iterdir()]
-    assert all(_runs(worker) for worker in workers)
-    parent.send_signal(ending)
-    assert parent.wait(LIMIT_S) != 0
-    _until(lambda: not any(_runs(worker) for worker in workers))
+    workers: list[int] = []
+    try:
+        _until(lambda: len(list(tmp_path.iterdir())) == 2)
+        workers = [int(path.name) for path in tmp_path.iterdir()]
+        assert all(_runs(worker) for worker in workers)
+        parent.send_signal(ending)
+        assert parent.wait(LIMIT_S) != 0
+        _until(lambda: not any(_runs(worker) for worker in workers))
+    finally:  # a test that fails leaves nothing behind either
+        for process in (parent.pid, *workers):
+            if _runs(process):
+                os.kill(process, signal.SIGKILL)
 
 
 def _until(true) -> None:  # type: ignore[no-untyped-def]  # a function of the test
