@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "demo": "a simulated fleet, the real daemon, and a stand-in for KEDA and the HPA",
         "doctor": "mistakes in manifests: flags, metrics, probes, scaling",
         "manifest": "the ScaledObject for a workload",
+        "replay": "recorded decisions decided again, and where they part",
         "serve": "the daemon: a KEDA external scaler",
         "simulate": "one policy on one trace",
         "trace": "sum up, convert, generate and slice request traces",
