@@ -50,7 +50,7 @@ export function text(context, words, { x, y, colour = "--quiet", align = "left",
     context.strokeStyle = tone("--ground");
     context.strokeText(words, x, y);
   }
-  context.fillStyle = tone(colour);
+  context.fillStyle = colour.startsWith("--") ? tone(colour) : colour;
   context.fillText(words, x, y);
 }
 

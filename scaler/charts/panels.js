@@ -4,7 +4,7 @@ import { ABSENT, make, setText, words } from "./dom.js";
 import { Layers, arrow, band, dot, rule, series, text } from "./canvas.js";
 import { highest, runs } from "./series.js";
 import { linear, niceTop, timeTicks } from "./scales.js";
-import { tone } from "./theme.js";
+import { inkOn, tone } from "./theme.js";
 
 export const GUTTER = { left: 46, right: 14, top: 8, bottom: 6 };
 const STRIP = 24;
@@ -219,15 +219,16 @@ export class Strip {
 function block(context, { begin_s: begin, end_s: end }, { scale, name }) {
   const x = Math.max(scale(begin), scale.from);
   const width = Math.max(Math.min(scale(end), scale.to) - x, 1);
-  context.fillStyle = tone(stageTone(name));
+  const colour = tone(stageTone(name));
+  context.fillStyle = colour;
   context.fillRect(x, 0, width, STRIP);
   const label = words(name);
   if (width < label.length * 6.6 + 8) return;
-  text(context, label, { x: x + width / 2, y: STRIP / 2 + 0.5, align: "center", colour: "--on", weight: 600 });
+  text(context, label, { x: x + width / 2, y: STRIP / 2 + 0.5, align: "center", colour: inkOn(colour), weight: 600 });
 }
 
 /** The colour of a stage; what is not one of ours (a peer's name) has the neutral one. */
-export function stageTone(name) {
+function stageTone(name) {
   return STAGES.has(name) ? `--st-${name.replaceAll("_", "-")}` : "--st-bounds";
 }
 

@@ -21,6 +21,12 @@ export function tone(name) {
   return colour;
 }
 
+/** Black or white, whichever is read better on a colour of `tone`. */
+export function inkOn(colour) {
+  const light = colour.match(/[\d.]+/g).slice(0, 3).map((part) => (part / 255) ** 2.2);
+  return 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2] > 0.18 ? "#101418" : "#ffffff";
+}
+
 /** Calls back whenever colours have changed. */
 export function onTheme(changed) {
   addEventListener("themechange", changed);

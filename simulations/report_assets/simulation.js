@@ -2,7 +2,6 @@
 
 import { Charts } from "./charts.js";
 import { ABSENT, count, make, nines, number, percent, words } from "./dom.js";
-import { stageTone } from "./panels.js";
 import { ELAPSED, nearest } from "./scales.js";
 import { forTime } from "./series.js";
 import { bars, frame, grouped, numbers, payload, section, tiles } from "./frame.js";
@@ -46,10 +45,15 @@ const ARRIVALS = {
   title: "Arrivals", unit: "requests per second", format: number,
   lines: [{ column: "arrivals_per_s", label: "arriving", tone: "--wanted" }],
 };
-const SIGNALS = ["work", "forecast", "queue", "kv_cache", "ttft", "itl", "gpu"];
+/** Tone and dash of each signal's line. */
+const SIGNALS = {
+  work: ["--desired", []], forecast: ["--forecast", []], queue: ["--waiting", []], kv_cache: ["--kv", []],
+  ttft: ["--ttft", []], itl: ["--starting", DASHED], gpu: ["--gpu", DASHED],
+};
 const PROPOSALS = {
   title: "Proposals", unit: "of each signal alone", whole: true, tall: true, format: count,
-  lines: SIGNALS.map((signal) => ({ column: `asks_${signal}`, label: words(signal), tone: stageTone(signal), step: true })),
+  lines: Object.entries(SIGNALS).map(([signal, [colour, dash]]) => (
+    { column: `asks_${signal}`, label: words(signal), tone: colour, dash, step: true })),
 };
 const USE = {
   title: "Use", unit: "mean over replicas", max: 1, format: percent,
@@ -85,7 +89,7 @@ function proposals({ at_s: told_s, proposals: asked }, at_s, step_s) {
     const place = told_s.length ? nearest(told_s, at) : -1;
     return place >= 0 && Math.abs(told_s[place] - at) <= step_s ? place : -1;
   });
-  return Object.fromEntries(SIGNALS.map((signal) =>
+  return Object.fromEntries(Object.keys(SIGNALS).map((signal) =>
     [`asks_${signal}`, places.map((place) => (place < 0 ? NaN : asked[signal][place] ?? NaN))]));
 }
 

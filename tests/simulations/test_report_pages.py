@@ -227,7 +227,7 @@ async def test_of_a_run_too_long_to_explain_whole_every_time_has_an_account(tmp_
     html = render_simulation(made.summary, made.scenario, made.result, records)
     async with opened(html, tmp_path) as page:
         await page.until(DRAWN)
-        assert len(await ink(page, "Proposals", "--st-kv-cache")) > 300  # a line, not dots
+        assert len(await ink(page, "Proposals", "--kv")) > 300  # a line, not dots
         x, y, width, _ = await page.value(BOX.format(".stack"))
         for share in (0.2, 0.5, 0.8):
             for kind in ("mousePressed", "mouseReleased"):
