@@ -175,10 +175,21 @@ class BudgetConfig:
         86400.0, low=600.0, high=1e7, tune=True, why="a day: every hour of it has its turn"
     )
     prior_s: float = setting(
-        7200.0, low=0.0, high=1e6, tune=True, why="a first bad minute must not set the price"
+        3600.0, low=0.0, high=1e6, tune=True, why="a first bad minute must not set the price"
     )
     prior_spent_ratio: float = setting(
-        0.5, low=0.0, high=10.0, tune=True, why="begins a little thriftier than break-even"
+        1.7,
+        low=0.0,
+        high=10.0,
+        tune=True,
+        why="begins careful, a miss at sixteen requests: nothing is known in the first hour",
+    )
+    backlog_price_factor: float = setting(
+        6.0,
+        low=0.0,
+        high=10000.0,
+        tune=True,
+        why="least price of a miss while requests wait: all that arrive behind them miss as well",
     )
     overspent_max_ratio: float = setting(
         0.7, low=0.0, high=10.0, tune=True, why="misses that no count avoids must not cost a fleet"

@@ -143,7 +143,7 @@ def _queue(at: Situation) -> Proposal | None:
     if pressed and (spare <= 0.0 or backlog_s / spare > at.forecast.lead_s):
         behind = backlog_s + max(-spare, 0.0) * at.forecast.lead_s
         kept_s = at.forecast.lead_s + at.config.hold_down.window_s
-        price = max(at.budget.price_factor, at.config.budget.price_factor)
+        price = max(at.budget.price_factor, at.config.budget.backlog_price_factor)
         replicas = max(
             replicas, math.ceil(at.load + drain_extra(behind, at.load, price, kept_s=kept_s))
         )
