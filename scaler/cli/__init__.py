@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "compare": "many policies, many traces, one scoreboard",
         "demo": "a simulated fleet, the real daemon, and a stand-in for KEDA and the HPA",
         "doctor": "mistakes in manifests: flags, metrics, probes, scaling",
+        "explain": "why a target has the replicas it has, and what would change it",
         "manifest": "the ScaledObject for a workload",
         "replay": "recorded decisions decided again, and where they part",
         "serve": "the daemon: a KEDA external scaler",

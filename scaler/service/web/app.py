@@ -17,7 +17,7 @@ from scaler.service.registry import Registry
 from scaler.service.replication import SNAPSHOT_PATH, TICK_HEADER, Publisher
 from scaler.service.telemetry import Telemetry
 from scaler.service.web.assets import assets
-from scaler.service.web.views import detail, summary
+from scaler.service.web.views import basis, detail, summary
 
 PROXY_TIMEOUT_S = 5.0
 PASSED_ON = "X-Passed-On"  # by a daemon that follows: it is not passed on again
@@ -95,7 +95,10 @@ class _Handlers:
         return await self._own_or_leaders(request, self._targets)
 
     async def target(self, request: web.Request) -> web.StreamResponse:
-        """One target: the latest decision, its explanation, and the last day."""
+        """One target: the latest decision, its explanation, and the last day.
+
+        With ``?basis=1`` also what the decision was made from, so that it can be made again.
+        """
         return await self._own_or_leaders(request, self._target)
 
     async def _own_or_leaders(
@@ -145,6 +148,8 @@ class _Handlers:
             return _json({"error": f"no target {'/'.join(wanted)}"}, status=404)
         now_s = self._parts.clock.now_s()
         told = detail(found[0], self._parts.history, now_s, tick_s=self._tick_s)
+        if "basis" in request.query:
+            told["basis"] = basis(found[0])
         return _json({**told, "tick_s": self._tick_s})
 
     @property

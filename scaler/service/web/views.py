@@ -82,6 +82,13 @@ def detail(entry: Entry, history: History, now_s: float, *, tick_s: float) -> di
     }
 
 
+def basis(entry: Entry) -> dict[str, Any] | None:
+    """What the latest decision was made from beside its observation; None before there is one."""
+    if entry.basis is None:
+        return None
+    return {"policy": entry.basis.policy, "state": entry.basis.before}
+
+
 def _steps(decision: Decision) -> list[dict[str, Any]]:
     """The way to the number: the count after each stage, and why."""
     return [
