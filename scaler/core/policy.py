@@ -287,7 +287,10 @@ def _blind(
         proposals=() if proposal is None else (proposal,),
         blind=sight.blind,
     )
-    return publish(draft), replace(state, seen=sight.seen, idle_since_s=None)
+    decision, last = publish(draft), state.last_count
+    if last is not None:  # what GPUs raised stays raised until there is sight again
+        last = max(last, decision.would_be)
+    return decision, replace(state, seen=sight.seen, idle_since_s=None, last_count=last)
 
 
 def _one(stage: Stage, replicas: int, terms: Terms = ()) -> Steps:
