@@ -11,8 +11,13 @@ RUNS = (
     ("Kubernetes view, 1,000 targets of 10 pods", "kubernetes_view", ()),
     ("whole daemon, 10 targets", "daemon", ("--targets", "10", "--duration-s", "20")),
     ("whole daemon, 1,000 targets of 10 pods", "daemon", ("--duration-s", "60")),
-    ("simulator", "bench_engine", ()),
+    ("simulator, engine alone", "bench_engine", ()),
+    ("simulator, whole loop", "bench_simulate", ()),
     ("replica model against real runs", "fidelity", ()),
+    ("capacity learned against the truth", "capacity", ()),
+    ("forecasts against persistence", "forecasts", ()),
+    ("scoreboard of the development traces, 12 hours of each", "scoreboard", ("--quick",)),
+    ("robustness, one factor at a time", "robustness", ()),
 )
 
 
