@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "serve": "the daemon: a KEDA external scaler",
         "simulate": "one policy on one trace",
         "trace": "sum up, convert, generate and slice request traces",
+        "tune": "search of the tunable settings on recorded traffic",
     }
 )
 
