@@ -17,12 +17,15 @@ from scaler.errors import ConfigError, ScalerError, ScenarioError
 # Modules are imported when their command is used: the daemon stays quick to start.
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
+        "calibrate": "a replica model from history, profiles or benchmarks",
         "compare": "many policies, many traces, one scoreboard",
         "demo": "a simulated fleet, the real daemon, and a stand-in for KEDA and the HPA",
         "doctor": "mistakes in manifests: flags, metrics, probes, scaling",
         "explain": "why a target has the replicas it has, and what would change it",
         "manifest": "the ScaledObject for a workload",
+        "record": "a trace and a decision log from Prometheus history",
         "replay": "recorded decisions decided again, and where they part",
+        "report": "what would have been, against the live scaler",
         "serve": "the daemon: a KEDA external scaler",
         "simulate": "one policy on one trace",
         "trace": "sum up, convert, generate and slice request traces",

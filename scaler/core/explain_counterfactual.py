@@ -376,8 +376,8 @@ def _load_lines(load: Turns, replicas: int) -> list[str]:
     elif load.falls_unheld is not None:
         turn = load.falls_unheld
         lines.append(
-            f"no load of the moment makes it fewer now; when the hold-down is over {turn.replicas} at a load of"
-            f" {turn.value:.2f}, {turn.factor:.2f} times"
+            "no load of the moment makes it fewer now; when the hold-down is over"
+            f" {turn.replicas} at a load of {turn.value:.2f}, {turn.factor:.2f} times"
         )
     else:
         lines.append(f"no load of the moment makes it fewer than {replicas}, held or not")
