@@ -114,6 +114,8 @@ def test_a_plain_field_is_no_setting() -> None:
 
     assert [item.path for item in declared(Mixed())] == [
         "hold_down.window_s",
+        "hold_down.level_s",
         "hold_down.start_up_factor",
         "hold_down.margin_ratio",
+        "hold_down.sigma_min_factor",
     ]

@@ -10,7 +10,7 @@ from scaler.core.demand import DemandState, demand_of, update_demand
 from scaler.core.model import Cause, NoData, Observation, Work
 from tests.core.play import observation
 
-CONFIG = DemandConfig()
+CONFIG = DemandConfig(rate_time_constant_s=60.0)
 
 
 def seen(at_s: float, rate: float, **changes: float) -> Observation:
@@ -20,11 +20,11 @@ def seen(at_s: float, rate: float, **changes: float) -> Observation:
 
 
 def test_the_first_rate_is_taken_whole_and_the_next_are_smoothed() -> None:
-    """Also at time 0: kept share of the first rate is exp(-15 / 30)."""
+    """Also at time 0: kept share of the first rate is exp(-15 / 60)."""
     state = update_demand(seen(0.0, 4.0), DemandState(), CONFIG)
     assert state.requests_per_s == pytest.approx(4.0)
     state = update_demand(seen(15.0, 8.0), state, CONFIG)
-    assert state.requests_per_s == pytest.approx(8.0 - 4.0 * math.exp(-0.5))
+    assert state.requests_per_s == pytest.approx(8.0 - 4.0 * math.exp(-0.25))
 
 
 def test_a_sample_counts_once() -> None:

@@ -33,20 +33,24 @@ RAMP = "at_s ready rate | want\n" + "".join(
 
 # A script whose last decision has a step of the stage, and what the line must say.
 SHOWN: dict[Stage, tuple[PolicyConfig, str, str]] = {
-    Stage.WORK: (CONFIG, "at_s ready rate | want\n 0 1 4 | 3", "2.00 replicas' worth (4.00"),
+    Stage.WORK: (CONFIG, "at_s ready rate | want\n 0 1 4 | 3", "2.50 replicas' worth (4.00"),
     Stage.FORECAST: (TREND, RAMP, "work expected in 195 s is"),
-    Stage.QUEUE: (CONFIG, "at_s ready rate waiting | want\n 0 2 8 40 | 11", "40 requests wait"),
+    Stage.QUEUE: (CONFIG, "at_s ready rate waiting | want\n 0 2 8 40 | 8", "40 requests wait"),
     Stage.KV_CACHE: (CONFIG, "at_s ready kv waiting | want\n 0 4 0.99 1 | 5", "99% of 90%"),
     Stage.TTFT: (CONFIG, "at_s rate ttft | want\n 0 1 50:0:0:50:0 | 2", "within 2 s for 50.0%"),
     Stage.ITL: (ITL, "at_s rate itl | want\n 0 1 50:0:0:50 | 2", "within 0.08 s for 50.0%"),
     Stage.GPU: (GPU, "at_s ready running gpu | want\n 0 4 9 1.0 | 5", "GPUs at 100% of 80%"),
     Stage.IDLE: (ZERO, "at_s ready | want\n 0 1 | .\n 15 1 | 0", "nothing was asked for"),
     Stage.WAKE: (ZERO, "at_s ready gateway | want\n 0 0 1 | 1", "requests wait in front"),
-    Stage.HOLD_DOWN: (CONFIG, "at_s ready | want\n 0 5 | 5", "count of the last 300 s"),
-    Stage.KEEP: (CONFIG, "at_s ready rate | want\n 0 4 4.7 | 4", "a load of 2.35 with 10%"),
+    Stage.HOLD_DOWN: (
+        CONFIG,
+        "at_s ready | want\n 0 5 | 5",
+        "held: the count rose 0 s ago",
+    ),
+    Stage.KEEP: (CONFIG, "at_s ready rate | want\n 0 4 4.7 | 4", "a load of 3.23 with 10%"),
     Stage.VETO: (
         NO_HOLD,
-        "at_s ready rate ttft | want\n 0 4 . 0:0:0:0:0 | .\n 15 4 2.6 94:4:2:0:0 | 4",
+        "at_s ready rate waiting ttft | want\n0 4 . . 0:0:0:0:0 | .\n15 4 2.6 1 94:3:3:0:0 | 4",
         "latency near its objective",
     ),
     Stage.NO_API: (
@@ -107,8 +111,8 @@ def test_a_narrative_has_every_step_every_proposal_and_what_was_not_seen(stage: 
 
 def test_the_headline_says_count_reason_and_what_is_blind() -> None:
     assert headline(shown(Stage.WORK)) == (
-        "3 replicas wanted, now 1 (1 ready); work: arriving work 2.00 replicas' worth "
-        "(4.00 requests/s of 0.500 s), at most 80% busy; blind: itl (absent), gpu (absent)"
+        "3 replicas wanted, now 1 (1 ready); work: arriving work 2.50 replicas' worth "
+        "(4.00 requests/s of 0.625 s), 0.1 sigmas to spare; blind: itl (absent), gpu (absent)"
     )
     unseen = headline(shown(Stage.NO_API))
     assert unseen.startswith("3 replicas wanted, now unknown; no_api: ")

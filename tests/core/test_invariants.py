@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import fields, replace
-from itertools import pairwise
 from typing import Any
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from scaler.core.capacity import CapacityState, capacity_of, update_capacity
+from scaler.core.capacity import capacity_of, update_capacity
 from scaler.core.config import BoundsConfig, ForecasterName, FreshnessConfig, PolicyConfig
 from scaler.core.explain import narrative
 from scaler.core.model import (
@@ -290,25 +289,6 @@ def test_one_observation_moves_the_capacity_estimate_by_a_bounded_share(
         )
         assert 1.0 / 1.1 - 1e-9 <= ratio <= 1.1 + 1e-9
         capacity = later
-
-
-def test_a_wrong_prior_is_corrected_step_by_step_and_not_at_once() -> None:
-    """Steps take twice as long as the prior says: each sample moves by at most 10 %, to log 2."""
-    seen = observation({"at_s": "0", "ready": "4", "running": "40", "rate": "4"})
-    assert isinstance(seen.work, Work)
-    # 10 sequences a replica; a step takes 0.05 s by the prior, so 40 make 12000 tokens in 15 s.
-    work = replace(seen.work, output_tokens=6000.0, requests_finished=30.0)
-    state = CapacityState()
-    scales = []
-    for tick in range(200):
-        at_s = TICK_S * tick
-        item = replace(seen, seen_at_s=at_s, work=replace(work, seen_at_s=at_s))
-        state = update_capacity(item, state, CONFIG.capacity)
-        scales.append(state.log_scale)
-    assert scales[0] == 0.0  # one reading of the gauge is no mean over the interval
-    moves = [after - before for before, after in pairwise(scales)]
-    assert 0.0 < max(moves) <= math.log1p(0.1)
-    assert abs(scales[-1] - math.log(2.0)) < 0.05
 
 
 # -- 9 ---------------------------------------------------------------------------------------------

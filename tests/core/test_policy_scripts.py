@@ -816,9 +816,10 @@ def test_a_forecast_worse_than_persistence_is_dropped() -> None:
     assert last is not None
     assert last.skill < 0.0
     assert not last.used
-    assert last.load_mean == pytest.approx(6.0, rel=0.05) or last.load_mean == pytest.approx(
-        1.0, rel=0.05
-    )  # persistence: the rate now, 12 / 2 or 2 / 2
+    # Persistence: the mean of the last minute, 12 * 0.625 or 2 * 0.625.
+    assert last.load_mean == pytest.approx(7.5, rel=1e-3) or (
+        last.load_mean == pytest.approx(1.25, rel=1e-3)
+    )
 
 
 def test_a_forecast_never_causes_a_scale_down() -> None:

@@ -1,5 +1,6 @@
 """One contract for every stage: it changes the count and says so, or it leaves no trace."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -7,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scaler.core.budget import Budget
 from scaler.core.config import HoldDownConfig
 from scaler.core.model import Cause, Forecast, Gpu, NoData, Signal, Stage, Step
 from scaler.core.proposals import Situation, attainment, propose, relief
+from scaler.core.sizing import Margins
 from scaler.core.stages import (
     Steps,
     binding,
@@ -35,24 +38,30 @@ def situation(wanted: int = 4, **cells: str) -> Situation:
     assert made.demand is not None
     assert made.capacity is not None
     assert isinstance(made.forecast, Forecast)
+    load = made.demand.requests_per_s * made.capacity.request_cost_s
     return Situation(
         now_s=0.0,
         observation=seen,
         demand=made.demand,
         capacity=made.capacity,
         forecast=made.forecast,
+        margins=Margins(sigmas=1.0, forecast=0.0, capacity_ratio=0.0),
+        budget=Budget(allowed_ratio=0.01, unavoidable_ratio=0.0, spent_ratio=1.0, price_factor=1.0),
         config=CONFIG,
-        load=made.demand.requests_per_s * made.capacity.request_cost_s,
+        load=load,
+        level=load,
+        before=wanted,
         wanted=wanted,
         ready=wanted,
         coming=0,
         stuck=0,
         latency_step_at_s=None,
+        ready_rose_at_s=None,
     )
 
 
 BUSY_GPU = situation(gpu="1.0")
-NEAR = situation(rate="2.6", ttft="94:4:2:0:0")
+NEAR = situation(rate="2.6", waiting="1", ttft="94:3:3:0:0")
 LOADED = situation(rate="4.7")
 NO_API = replace(
     situation(),
@@ -61,7 +70,7 @@ NO_API = replace(
 Apply = Callable[[Steps], Steps]
 STAGES: dict[Stage, Apply] = {
     Stage.KEEP: lambda steps: keep(steps, LOADED),
-    Stage.HOLD_DOWN: lambda steps: hold_down(steps, ((0.0, 4),), now_s=15.0, span_s=300.0)[0],
+    Stage.HOLD_DOWN: lambda steps: hold_down(steps, situation(), -15.0, span_s=300.0),
     Stage.VETO: lambda steps: veto(steps, NEAR),
     Stage.BLIND: lambda steps: lost_signal(steps, situation(), 1),
     Stage.NO_API: lambda steps: no_api(steps, NO_API),
@@ -127,12 +136,12 @@ def test_keep_never_asks_for_more_than_there_are() -> None:
 
 
 def test_the_veto_of_latency_ends_where_load_can_have_no_part_in_it() -> None:
-    """Load 1.3, dear end three times that, half busy: ceil(7.8 / 0.8) = 10 of 30 replicas."""
-    at = replace(NEAR, wanted=30, ready=30)
-    assert relief(at) == 10
-    assert count_of(veto(first(2), at)) == 10
+    """Load 2.6 * 0.625 = 1.625 with the dear end equal to the mean, half busy: ceil(3.25) = 4."""
+    at = situation(30, rate="2.6", ttft="94:3:3:0:0")
+    assert relief(at) == 4
+    assert count_of(veto(first(2), at)) == 4
     assert count_of(veto(first(12), at)) == 12
-    waiting = replace(situation(30, rate="2.6", ttft="94:4:2:0:0", waiting="1"))
+    waiting = situation(30, rate="2.6", ttft="94:3:3:0:0", waiting="1")
     assert count_of(veto(first(2), waiting)) == 30
 
 
@@ -174,10 +183,10 @@ def test_limits_of_the_object_replace_the_configured_ones() -> None:
     ("objective_s", "low", "likely", "high"),
     [
         (1.0, 0.7, 0.7, 0.7),  # on a bound: certain
-        (2.0, 0.7, 0.7 + 0.2 * 2 / 3, 0.9),  # two thirds of (1, 2.5]
+        (2.0, 0.7, 1 - 0.3 * 3 ** (-2 / 3), 0.9),  # a tail of 0.3 at 1 s and of 0.1 at 2.5 s
         (5.0, 1.0 - 0.05, 0.95, 0.95),  # the highest bound
         (9.0, 0.95, 0.95, 1.0),  # above it: those beyond may be in time
-        (0.25, 0.0, 0.2, 0.4),
+        (0.25, 0.0, 1 - math.sqrt(0.6), 0.4),  # half of (0, 0.5]: the root of what is above it
     ],
 )
 def test_attainment_is_an_interval_where_a_bucket_straddles_the_objective(
