@@ -131,6 +131,10 @@ CONFIGS = st.builds(
 )
 
 
+BOTH = (PolicyConfig(), CONFIG)  # as shipped, and without any margin
+CONFIGS |= st.sampled_from(BOTH)
+
+
 def run(
     observations: list[Observation], config: PolicyConfig
 ) -> tuple[list[Decision], PolicyState]:
@@ -325,12 +329,13 @@ def test_missing_data_never_scales_down(
 def test_a_partial_sum_never_scales_down(
     observations: list[Observation], coverage_ratio: float, name: str
 ) -> None:
-    _, state = run(observations[:-1], CONFIG)
-    now = observations[-1]
-    part = replace(getattr(now, name), coverage_ratio=coverage_ratio)
-    decision, _ = decide(replace(now, **{name: part}), state, CONFIG, now.seen_at_s)
-    assert isinstance(now.replicas, Replicas)
-    assert decision.would_be >= min(now.replicas.wanted, CONFIG.bounds.replicas_max)
+    for config in BOTH:
+        _, state = run(observations[:-1], config)
+        now = observations[-1]
+        part = replace(getattr(now, name), coverage_ratio=coverage_ratio)
+        decision, _ = decide(replace(now, **{name: part}), state, config, now.seen_at_s)
+        assert isinstance(now.replicas, Replicas)
+        assert decision.would_be >= min(now.replicas.wanted, config.bounds.replicas_max)
 
 
 @MANY
