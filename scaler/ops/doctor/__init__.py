@@ -1,0 +1,1 @@
+"""What a live installation really does, held against what it should: see ``run``."""
