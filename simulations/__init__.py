@@ -4,12 +4,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simulations.frames import columns, table
+    from simulations.peers import peer_policy
+    from simulations.replica_files import load_replica_model
     from simulations.run import Result, simulate
+    from simulations.scaled_object import parse_scaled_object
     from simulations.scenario import Scenario
+    from simulations.traces import read_trace
 
-__all__ = ["Result", "Scenario", "simulate"]
+__all__ = [
+    "Result",
+    "Scenario",
+    "columns",
+    "load_replica_model",
+    "parse_scaled_object",
+    "peer_policy",
+    "read_trace",
+    "simulate",
+    "table",
+]
 
-_HOMES = {"Result": "run", "Scenario": "scenario", "simulate": "run"}
+_HOMES = {
+    "Result": "run",
+    "Scenario": "scenario",
+    "columns": "frames",
+    "load_replica_model": "replica_files",
+    "parse_scaled_object": "scaled_object",
+    "peer_policy": "peers",
+    "read_trace": "traces",
+    "simulate": "run",
+    "table": "frames",
+}
 
 
 def __getattr__(name: str) -> Any:
