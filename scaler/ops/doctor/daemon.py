@@ -62,6 +62,7 @@ def _row(raw: Mapping[str, Any]) -> Row:
         name=f"{raw['namespace']}/{raw['name']}",
         target=raw["target"],
         status=raw["status"],
+        ready=raw.get("ready"),
         mode=raw["mode"],
         faults=tuple(raw["faults"]),
         blind=tuple(raw.get("blind", ())),

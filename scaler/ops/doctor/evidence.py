@@ -180,6 +180,7 @@ class Source:
     # Series of the engines by namespace label, in all of the server; "" has no such label.
     without_pod: float | Unseen = 0.0  # of these, series without a pod label
     ruled: frozenset[str] | Unseen = frozenset()  # namespaces that the recording rules cover
+    window_s: float = 60.0
     rules_wanted: str = "auto"
 
 
@@ -222,6 +223,7 @@ class Row:
     name: str  # namespace/name of the ScaledObject or the configured target
     target: str  # kind/name
     status: str
+    ready: int | None = None  # replicas, as the daemon counts them
     mode: str = "active"
     faults: tuple[str, ...] = ()
     blind: tuple[str, ...] = ()

@@ -58,6 +58,7 @@ async def look(settings: PrometheusSettings, targets: Sequence[TargetRef]) -> So
         name=settings.name,
         url=settings.url,
         namespaces=tuple(sorted({target.namespace for target in served})),
+        window_s=settings.window_s,
         rules_wanted=settings.recording_rules.value,
     )
     if not served:
