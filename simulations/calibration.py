@@ -136,12 +136,12 @@ def calibrate_profile(profile: Profile, *, overhead_s: float = 0.0, seed: int = 
         np.flatnonzero(profile.prefill_tokens > 0),
     )
     drawn = [
-        fit_profile(profile.pick(np.concatenate([random.choice(rows, rows.size) for rows in kinds])))
+        fit_profile(
+            profile.pick(np.concatenate([random.choice(rows, rows.size) for rows in kinds]))
+        )
         for _ in range(RESAMPLES // 4)  # two fits each, the mixed one of five terms
     ]
-    measured = [
-        field.name for field in dataclasses.fields(StepTime) if field.name != "overhead_s"
-    ]
+    measured = [field.name for field in dataclasses.fields(StepTime) if field.name != "overhead_s"]
     coefficients = tuple(
         _coefficient(
             name, getattr(fit.step, name), np.array([getattr(one.step, name) for one in drawn])
@@ -179,9 +179,7 @@ def calibrate_steady(measured: SteadyStates, *, seed: int = 0) -> Calibration:
         drawn.append(fit_steady_states(sample)[0])
     names = ("decode_base_s", "decode_per_seq_s", "decode_per_kv_token_s", "prefill_per_token_s")
     coefficients = tuple(
-        _coefficient(
-            name, getattr(step, name), np.array([getattr(one, name) for one in drawn])
-        )
+        _coefficient(name, getattr(step, name), np.array([getattr(one, name) for one in drawn]))
         for name in names
     )
     return Calibration(

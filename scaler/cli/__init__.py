@@ -17,6 +17,7 @@ from scaler.errors import ConfigError, ScalerError, ScenarioError
 # Modules are imported when their command is used: the daemon stays quick to start.
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
+        "calibrate": "a replica model from history, profiles or benchmarks",
         "compare": "many policies, many traces, one scoreboard",
         "demo": "a simulated fleet, the real daemon, and a stand-in for KEDA and the HPA",
         "doctor": "mistakes in manifests: flags, metrics, probes, scaling",

@@ -45,10 +45,8 @@ _OPTIONS = (
     ),
     click.option("-n", "--namespace", help="Of the workload, where --target does not say it."),
     click.option("--model-name", default="", help="model_name of the metrics."),
-    click.option(
-        "--from", "from_", required=True, metavar="TIME", help="RFC 3339, or seconds since 1970."
-    ),
-    click.option("--to", "to", required=True, metavar="TIME", help="The same; not included."),
+    click.option("--from", "from_", metavar="TIME", help="RFC 3339, or seconds since 1970."),
+    click.option("--to", "to", metavar="TIME", help="The same; not included."),
     click.option(
         "--set",
         "given",
@@ -94,8 +92,8 @@ def source_of(
     target: str | None,
     namespace: str | None,
     model_name: str,
-    from_: str,
-    to: str,
+    from_: str | None,
+    to: str | None,
     given: tuple[str, ...],
     tick_s: float | None,
     chunk_s: float,
@@ -128,8 +126,10 @@ def source_of(
     return Source(asked=asked, readers=readers, policy=policy)
 
 
-def _time(option: str, text: str) -> float:
+def _time(option: str, text: str | None) -> float:
     """Seconds since 1970 of either form."""
+    if text is None:
+        raise ConfigError(f"{option} is missing: RFC 3339, or seconds since 1970")
     try:
         return float(text)
     except ValueError:

@@ -1,12 +1,12 @@
-"""From the history of engines to what a replica model is fitted to: busy minutes, limits, starts."""
+"""From the history of engines to what a replica model is made of: busy minutes, limits, starts."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from scaler.errors import SignalError
 from scaler.ops.record_history import Asked, Store, chunks
 from scaler.ops.record_ticks import Collected, collected, lives
-from scaler.errors import SignalError
 from scaler.signals.readers import Readers
 from scaler.signals.samples import PodSample
 
