@@ -1,13 +1,16 @@
-"""``scaler doctor``: mistakes in manifests."""
+"""``scaler doctor``: mistakes in manifests, and in a live installation."""
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from scaler.config import ScalerConfig, load
 from scaler.errors import ConfigError
-from scaler.ops.lint.model import Severity
-from scaler.ops.lint.run import Report, as_line, as_row, lint
+from scaler.ops.lint.model import Finding, Severity
+from scaler.ops.lint.run import as_line, as_row, lint
 
 COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.INFO: None}
 
@@ -19,33 +22,147 @@ COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.INFO: Non
     type=click.Path(path_type=Path),
     help="Check every YAML and JSON file below DIR; nothing is asked of a cluster.",
 )
-@click.option("--json", "as_json", is_flag=True, help="A list of findings for scripts.")
 @click.option("--gpus-total", type=int, metavar="N", help="GPUs of the cluster, for maxima.")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The daemon's configuration; a live installation is checked with its sources.",
+)
+@click.option("--target", metavar="NAMESPACE/NAME|all", help="One target; default: all.")
+@click.option("--url", "urls", multiple=True, help="HTTP port of a daemon; repeat for each.")
+@click.option("--kubeconfig", metavar="FILE", default="", help="Instead of the usual one.")
+@click.option("--context", "kube_context", default="", help="A context of the kubeconfig.")
+@click.option(
+    "--scaler-address",
+    metavar="HOST:PORT",
+    default="",
+    help="Call this instead of the triggers' scalerAddress (a port-forward).",
+)
+@click.option(
+    "--service-account",
+    metavar="NAMESPACE:NAME",
+    default="",
+    help="Ask for the permissions of this account, e.g. vllm-scaler:vllm-scaler.",
+)
+@click.option(
+    "--timeout-s",
+    type=click.FloatRange(0.1, 300.0),
+    default=10.0,
+    show_default=True,
+    help="Limit of each question.",
+)
+@click.option("--json", "as_json", is_flag=True, help="A list of findings for scripts.")
 @click.pass_context
 def command(
-    context: click.Context, *, manifests: Path | None, as_json: bool, gpus_total: int | None
+    context: click.Context,
+    *,
+    manifests: Path | None,
+    gpus_total: int | None,
+    config_path: Path | None,
+    target: str | None,
+    urls: tuple[str, ...],
+    kubeconfig: str,
+    kube_context: str,
+    scaler_address: str,
+    service_account: str,
+    timeout_s: float,
+    as_json: bool,
 ) -> None:
-    """Find known mistakes in anyone's manifests for vLLM.
+    """Find known mistakes in a live installation, or in anyone's manifests for vLLM.
+
+    Live, the cluster, the daemon's sources, KEDA's objects and the daemons themselves are asked,
+    nothing is changed.  What cannot be checked is said.
 
     Kustomize overlays are read file by file; what is applied in the end is checked by rendering
     it first: kubectl kustomize overlays/x > rendered/x.yaml
 
-    Exit status 0: no finding of severity error; 1: at least one.
+    Exit status 0: no finding of severity error; 1: at least one; 2: wrong input.
 
+    \b
     Example: scaler doctor --manifests manifests/
+    Example: scaler doctor --config scaler.yaml --url http://localhost:8080
     """
-    if manifests is None:
-        raise ConfigError("--manifests DIR must be given: a live installation is not checked yet")
-    report = lint(manifests, gpus_total=gpus_total)
-    if as_json:
-        click.echo(json.dumps([as_row(one) for one in report.findings], indent=2))
+    live = (config_path, target, urls, kubeconfig, kube_context, scaler_address, service_account)
+    if manifests is not None:
+        if any(live):
+            raise ConfigError("--manifests asks nothing of a cluster: give it without live options")
+        checked = lint(manifests, gpus_total=gpus_total)
+        errors = checked.count(Severity.ERROR)
+        counts = ", ".join(f"{checked.count(severity)} {severity.value}" for severity in Severity)
+        if as_json:
+            click.echo(json.dumps([as_row(one) for one in checked.findings], indent=2))
+        else:
+            told = f"{checked.files} files, {checked.objects} objects: {counts}"
+            _print(checked.findings, told)
+    elif not any(live):
+        raise ConfigError("give --manifests DIR, or --config, --target, --url of an installation")
     else:
-        _print(report)
-    context.exit(1 if report.count(Severity.ERROR) else 0)
+        errors = _live(
+            config=load(config_path),
+            target=target or "all",
+            urls=urls,
+            kubeconfig=kubeconfig,
+            kube_context=kube_context,
+            scaler_address=scaler_address,
+            account=service_account,
+            timeout_s=timeout_s,
+            as_json=as_json,
+        )
+    context.exit(1 if errors else 0)
 
 
-def _print(report: Report) -> None:
-    for one in report.findings:
+def _live(
+    *,
+    config: ScalerConfig,
+    target: str,
+    urls: tuple[str, ...],
+    kubeconfig: str,
+    kube_context: str,
+    scaler_address: str,
+    account: str,
+    timeout_s: float,
+    as_json: bool,
+) -> int:
+    """Check an installation and print the findings; the number of errors."""
+    _refuse(target=target, urls=urls, account=account)
+    # gRPC reads this when it is imported: its own lines would stand beside ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from scaler.ops.doctor import run  # noqa: PLC0415 - after the line above
+
+    request = run.Request(
+        config=config,
+        target=target,
+        urls=urls,
+        kubeconfig=kubeconfig,
+        context=kube_context,
+        scaler_address=scaler_address,
+        account=account,
+        timeout_s=timeout_s,
+    )
+    report = run.examine(request)
+    if as_json:
+        click.echo(json.dumps([run.as_row(one) for one in report.findings], indent=2))
+    else:
+        _print(report.findings, report.summary())
+    return report.count(Severity.ERROR)
+
+
+def _refuse(*, target: str, urls: Sequence[str], account: str) -> None:
+    faults = [
+        f"url = {url!r}, must begin with http:// or https://"
+        for url in urls
+        if not url.startswith(("http://", "https://"))
+    ]
+    if target != "all" and "/" not in target.strip("/"):
+        faults.append(f"target = {target!r}, must be namespace/name or all")
+    if account and len(list(filter(None, account.split(":")))) != 2:
+        faults.append(f"service-account = {account!r}, must be namespace:name")
+    if faults:
+        raise ConfigError(*faults)
+
+
+def _print(findings: Sequence[Finding], summary: str) -> None:
+    for one in findings:
         click.secho(as_line(one), fg=COLOURS[one.severity])
-    counts = ", ".join(f"{report.count(severity)} {severity.value}" for severity in Severity)
-    click.echo(f"{report.files} files, {report.objects} objects: {counts}")
+    click.echo(summary)
