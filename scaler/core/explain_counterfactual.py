@@ -97,8 +97,8 @@ class Turns:
 class Counterfactuals:
     """What would have to change.
 
-    ``load`` is in replicas' worth of busy time and None for a decision that knew of no load, as is
-    ``budget``, the share of the allowed misses that is spent.  ``hold_left_s`` is None while
+    ``load`` is in replicas' worth of busy time and None for a decision that knew of no load;
+    ``budget`` the share of the allowed misses that is spent, None where no price was asked for.  ``hold_left_s`` is None while
     nothing is held.
     """
 
@@ -115,7 +115,8 @@ def counterfactuals(basis: Basis) -> Counterfactuals:
     load = budget = None
     if decision.demand is not None and decision.demand.requests_per_s > 0.0:
         load = _turns(basis, _with_traffic, load_of, scale_max=_SCALE_MAX)
-        budget = _turns(basis, _with_misses, _spent_of, scale_max=_misses_max(basis, decision))
+    if _spent_of(decision) > 0.0:
+        budget = _turns(basis, _with_misses, _spent_of, scale_max=_misses_max(basis))
     return Counterfactuals(
         replicas=decision.would_be,
         supposed=tuple(_supposed(basis, decision)),
@@ -266,14 +267,10 @@ def _with_misses(basis: Basis, factor: float) -> Basis:
     return replace(basis, state=replace(basis.state, budget=replace(budget, missed=missed)))
 
 
-def _misses_max(basis: Basis, decision: Decision) -> float:
-    """The scale at which the price of a miss is at its highest, whatever is missed beyond."""
+def _misses_max(basis: Basis) -> float:
+    """The scale at which every request of the budget's memory has missed."""
     budget = basis.state.budget
-    spent = _spent_of(decision)
-    if budget.missed <= 0.0 or spent <= 0.0:
-        return max(budget.requests, 1.0)
-    most = 1.0 + basis.config.budget.overspent_max_ratio
-    return max(2.0 * most / spent, 2.0)
+    return max(budget.requests / (budget.missed if budget.missed > 0.0 else 1.0), 1.0)
 
 
 def load_of(decision: Decision) -> float:
@@ -389,9 +386,9 @@ def _budget_lines(budget: Turns) -> list[str]:
     if budget.rises is not None:
         lines.append(f"{budget.rises.replicas} with {budget.rises.value:.0%} of them spent")
     falls = budget.falls or budget.falls_unheld
-    if falls is not None:
+    if falls is not None and falls.factor != 1.0:
         after = "" if budget.falls is not None else ", when the hold-down is over"
         lines.append(f"{falls.replicas} with {falls.value:.0%} of them spent{after}")
-    if budget.rises is None and falls is None:
-        lines.append("no other share of them changes the count")
+    if budget.rises is None and budget.falls is None:
+        lines.append("no other share of them changes the count now")
     return lines
