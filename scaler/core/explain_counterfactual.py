@@ -98,8 +98,8 @@ class Counterfactuals:
     """What would have to change.
 
     ``load`` is in replicas' worth of busy time and None for a decision that knew of no load;
-    ``budget`` the share of the allowed misses that is spent, None where no price was asked for.  ``hold_left_s`` is None while
-    nothing is held.
+    ``budget`` the share of the allowed misses that is spent, None where no price was asked for.
+    ``hold_left_s`` is None while nothing is held.
     """
 
     replicas: int
