@@ -79,22 +79,15 @@ def command(
 
     Exit status 0: no finding of severity error; 1: at least one; 2: wrong input.
 
-    \b
     Example: scaler doctor --manifests manifests/
+
     Example: scaler doctor --config scaler.yaml --url http://localhost:8080
     """
     live = (config_path, target, urls, kubeconfig, kube_context, scaler_address, service_account)
+    if manifests is not None and any(live):
+        raise ConfigError("--manifests asks nothing of a cluster: give it without live options")
     if manifests is not None:
-        if any(live):
-            raise ConfigError("--manifests asks nothing of a cluster: give it without live options")
-        checked = lint(manifests, gpus_total=gpus_total)
-        errors = checked.count(Severity.ERROR)
-        counts = ", ".join(f"{checked.count(severity)} {severity.value}" for severity in Severity)
-        if as_json:
-            click.echo(json.dumps([as_row(one) for one in checked.findings], indent=2))
-        else:
-            told = f"{checked.files} files, {checked.objects} objects: {counts}"
-            _print(checked.findings, told)
+        errors = _manifests(manifests, gpus_total=gpus_total, as_json=as_json)
     elif not any(live):
         raise ConfigError("give --manifests DIR, or --config, --target, --url of an installation")
     else:
@@ -110,6 +103,18 @@ def command(
             as_json=as_json,
         )
     context.exit(1 if errors else 0)
+
+
+def _manifests(directory: Path, *, gpus_total: int | None, as_json: bool) -> int:
+    """Check manifests and print the findings; the number of errors."""
+    report = lint(directory, gpus_total=gpus_total)
+    if as_json:
+        click.echo(json.dumps([as_row(one) for one in report.findings], indent=2))
+    else:
+        counts = ", ".join(f"{report.count(severity)} {severity.value}" for severity in Severity)
+        told = f"{report.files} files, {report.objects} objects: {counts}"
+        _print(report.findings, told)
+    return report.count(Severity.ERROR)
 
 
 def _live(
@@ -129,8 +134,9 @@ def _live(
     # gRPC reads this when it is imported: its own lines would stand beside ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from scaler.ops.doctor import run  # noqa: PLC0415 - after the line above
+    from scaler.ops.doctor.gather import Request  # noqa: PLC0415 - as well
 
-    request = run.Request(
+    request = Request(
         config=config,
         target=target,
         urls=urls,

@@ -63,8 +63,13 @@ def test_warnings_alone_end_with_0(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "--manifests DIR must be given: a live installation is not checked yet"),
-        (("--json",), "--manifests DIR must be given"),
+        ((), "give --manifests DIR, or --config, --target, --url of an installation"),
+        (("--json",), "give --manifests DIR"),
+        (("--manifests", "{empty}", "--target", "all"), "give it without live options"),
+        (("--target", "chat"), "target = 'chat', must be namespace/name or all"),
+        (("--url", "localhost:8080"), "url = 'localhost:8080', must begin with http://"),
+        (("--service-account", "scaler"), "'scaler', must be namespace:name"),
+        (("--kubeconfig", "{empty}/none"), "kubernetes.kubeconfig = "),
         (("--manifests", "nowhere"), "manifests = 'nowhere', must be a directory"),
         (("--manifests", "{empty}"), "must hold a file that ends in .yaml, .yml, .json"),
         (("--manifests", "{empty}", "--gpus-total", "x"), "--gpus-total"),
@@ -83,3 +88,31 @@ def test_help_has_an_example(run: Run) -> None:
     status, out, _ = run("--help")
     assert status == 0
     assert "Example: scaler doctor --manifests" in out
+
+
+def test_an_installation_of_which_nothing_can_be_seen_is_not_passed_in_silence(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # no kubeconfig there
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    status, out, said = run("--target", "all")
+    assert (status, said) == (0, [])
+    lines = out.splitlines()
+    assert lines[-1].startswith("0 targets, 0 Prometheus, 0 daemons: 0 error, 1 warning, 0 info, ")
+    assert lines[-1].endswith(" 3 not checked")
+    assert any("KEDA objects, HPAs not checked: no Kubernetes API" in line for line in lines)
+    _, text, _ = run("--target", "all", "--json")
+    assert {row["checked"] for row in json.loads(text)} == {True, False}
+
+
+def test_a_daemon_that_does_not_answer_is_an_error(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    status, out, _ = run("--url", "http://127.0.0.1:1")
+    assert status == 1
+    assert out.startswith("error: daemon http://127.0.0.1:1: ")
+    assert "[daemon-unreachable]" in out

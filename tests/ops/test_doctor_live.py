@@ -1,0 +1,147 @@
+"""The doctor against a running daemon, an API and a Prometheus on loopback."""
+
+import pytest
+
+from scaler.errors import ConfigError
+from scaler.ops.doctor.findings import UNCHECKED
+from scaler.ops.doctor.gather import gather
+from scaler.ops.doctor.run import Report, judge
+from scaler.ops.lint.model import Severity
+from tests.ops.doctor_installation import (
+    NAMESPACE,
+    Installation,
+    Metrics,
+    chat,
+    hpa,
+    installation,
+)
+
+
+async def examined(found: Installation, **changes: object) -> Report:
+    return judge(await gather(found.request(**changes)))
+
+
+def errors(report: Report) -> set[str]:
+    return {one.rule.id for one in report.findings if one.severity is Severity.ERROR}
+
+
+def rules(report: Report) -> set[str]:
+    return {one.rule.id for one in report.findings}
+
+
+def told(report: Report, rule: str) -> str:
+    return " | ".join(
+        f"{one.evidence} -> {one.fix}" for one in report.findings if one.rule.id == rule
+    )
+
+
+async def test_a_healthy_installation_has_nothing_to_find() -> None:
+    async with installation() as found:
+        report = await examined(found)
+    assert [(one.rule.id, one.evidence) for one in report.findings] == []
+    assert report.summary() == (
+        "1 targets, 1 Prometheus, 1 daemons: 0 error, 0 warning, 0 info, 0 not checked"
+    )
+
+
+async def test_a_wrong_model_label_is_found_where_everything_answers() -> None:
+    async with installation(chat(modelName="llama-3.1-70b")) as found:
+        report = await examined(found)
+    assert "wrong-model" in errors(report)
+    evidence = told(report, "wrong-model")
+    assert "2 of 2 ready pods" in evidence
+    assert "'llama-3.1-70b'" in evidence
+    assert "'llama-3.1-8b'" in evidence
+    assert not errors(report) & {"source-unreachable", "query-failed", "no-engine-series"}
+
+
+async def test_a_prometheus_that_is_gone_is_named_with_its_address() -> None:
+    async with installation() as found:
+        gone = found.config.sources[0].url.replace("127.0.0.1", "127.0.0.9")
+        source = dict.fromkeys(("url",), gone)
+        config = type(found.config)(
+            kubernetes=found.config.kubernetes,
+            sources=(type(found.config.sources[0])(name="main", timeout_s=2.0, **source),),
+            policy=found.config.policy,
+        )
+        report = await examined(found, config=config)
+    assert {"source-unreachable", "blind"} <= errors(report)
+    assert gone in told(report, "source-unreachable")
+
+
+async def test_missing_permissions_are_errors_where_the_daemon_cannot_do_without() -> None:
+    async with installation() as found:
+        found.api.denied = frozenset({("list", "pods"), ("create", "events")})
+        report = await examined(found)
+    missing = [one for one in report.findings if one.rule.id == "permission-missing"]
+    assert [(one.place.path, one.severity) for one in missing] == [
+        ("list pods", Severity.ERROR),
+        ("create events", Severity.WARNING),
+    ]
+
+
+async def test_an_objective_inside_a_bucket_names_its_bounds_and_both_remedies() -> None:
+    async with installation(chat(ttftSloSeconds="2")) as found:
+        report = await examined(found)
+    said = told(report, "slo-inside-bucket")
+    assert "ttftSloSeconds = 2 s lies in the bucket (1, 2.5] s" in said
+    assert 'set ttftSloSeconds: "1" or "2.5"' in said
+    assert "--custom-histogram-buckets" in said
+    assert errors(report) == set(), "interpolated, not broken"
+
+
+async def test_two_triggers_and_an_hpa_by_hand_are_found() -> None:
+    async with installation(chat(triggers=2)) as found:
+        found.store.apply(hpa(owner=""))
+        report = await examined(found)
+    assert "beside 0: 1: cpu" in told(report, "other-triggers")
+    assert "HPA by-hand" in told(report, "two-autoscalers")
+
+
+async def test_a_wrong_port_of_the_service_is_found_from_outside_the_cluster() -> None:
+    async with installation(chat(service_port="9091")) as found:
+        report = await examined(found)
+    assert "port 9091; the Service has 9090, 8080" in told(report, "scaler-address-wrong")
+
+
+async def test_what_the_api_server_dropped_is_compared_with_what_was_written() -> None:
+    async with installation() as found:
+        found.store.apply(hpa(tolerance=False, maxReplicas=10))
+        report = await examined(found)
+    assert "tolerance 0 is written, the HPA has none" in told(report, "tolerance-dropped")
+    assert "HPA 1 to 10, ScaledObject 1 to 8" in told(report, "limits-differ")
+
+
+async def test_series_of_another_namespace_and_rare_scrapes() -> None:
+    async with installation() as found:
+        found.metrics.scrapes_in_5m = 5.0  # every 60 s, longer than stale_after_s = 45
+        report = await examined(found)
+        found.metrics.age_s = 100.0
+        late = await examined(found)
+    assert "a scrape every 60 s, stale_after_s = 45" in told(report, "scrape-too-rare")
+    assert "scrape-too-rare" in errors(report)
+    assert "samples-stale" in errors(late)
+
+
+async def test_no_label_of_the_namespace_is_told_from_no_series() -> None:
+    metrics = Metrics(namespace="")
+    async with installation(metrics=metrics) as found:
+        report = await examined(found)
+    assert "2 series without it" in told(report, "no-namespace-label")
+
+
+async def test_without_a_service_for_its_questions_nothing_passes_in_silence() -> None:
+    async with installation() as found:
+        report = await examined(found, urls=(), scaler_address="")
+    unseen = [one.evidence for one in report.findings if one.rule is UNCHECKED]
+    assert len(unseen) == 2
+    assert any("what the daemons see not checked: give --url" in one for one in unseen)
+    assert any("does not resolve here" in one for one in unseen)
+
+
+async def test_one_target_is_chosen_by_name_and_an_unknown_one_refused() -> None:
+    async with installation() as found:
+        report = await examined(found, target=f"{NAMESPACE}/chat")
+        with pytest.raises(ConfigError, match="target = 'llm/chap', must be one of: llm/dep"):
+            await gather(found.request(target="llm/chap"))
+    assert report.targets == 1
