@@ -28,6 +28,7 @@ Floats = npt.NDArray[np.float64]
 RESAMPLES = 200
 INTERVAL_RATIO = 0.9  # share of resamples within an interval
 ROWS_MIN = 20
+CONDITION_MAX = 1e4  # of the terms at unit length: beyond it noise decides
 LOOSE_RATIO = 0.25  # half an interval's width over its value, from which a coefficient is loose
 
 WHAT_WOULD_TELL: Mapping[str, str] = {
@@ -162,13 +163,14 @@ def calibrate_steady(measured: SteadyStates, *, seed: int = 0) -> Calibration:
     """Step terms from benchmarks at several concurrencies, by their mean time per output token.
 
     Raises:
-        ScenarioError: there are fewer results than terms.
+        ScenarioError: there are too few results, or their lengths are too much alike.
     """
     if measured.tpot_s.size < 5:
         raise ScenarioError(
             f"{measured.tpot_s.size} bench results without details, must be at least 5 (of"
             " different concurrencies and lengths), or have --save-detailed"
         )
+    _refuse_alike(measured)
     step, fit = fit_steady_states(measured)
     random = generator(seed, "calibrate")
     fields = [field.name for field in dataclasses.fields(SteadyStates)]
@@ -189,6 +191,18 @@ def calibrate_steady(measured: SteadyStates, *, seed: int = 0) -> Calibration:
         error_p90_ratio=fit.error_p90_ratio,
         rows=fit.rows,
     )
+
+
+def _refuse_alike(measured: SteadyStates) -> None:
+    """Results of two mixes of lengths fit many models exactly: no interval would show it."""
+    batch, prompt, output = measured.concurrency, measured.prompt_tokens, measured.output_tokens
+    terms = [np.ones(batch.size), batch, batch * (prompt + output / 2.0), batch * prompt / output]
+    design = np.column_stack([term / np.linalg.norm(term) for term in terms])
+    if np.linalg.cond(design) > CONDITION_MAX:
+        raise ScenarioError(
+            "the bench results do not tell the terms of a step apart, must be of at least three"
+            " mixes of prompt and output lengths, each at several concurrencies"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,11 @@ LIMITS = {
     "gpus_per_replica": "GPUs of one replica.",
 }
 
+GAUGE_NOTE = (
+    "decode_per_kv_token_s: its gauge is read once a scrape, which pulls it towards 0 by more than"
+    " its interval says"
+)
+
 
 def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for name, help_ in reversed(LIMITS.items()):
@@ -247,10 +252,7 @@ def _of_history(
     }
     fit = calibrate_windows(BusyWindows(**columns), seed=seed)
     seen = {"kv_blocks": found.kv_blocks, "block_size": found.block_size}
-    notes = [
-        "decode_per_kv_token_s: its gauge is read once a scrape, which pulls it towards 0 by more"
-        " than its interval says"
-    ]
+    notes = [GAUGE_NOTE]
     if limits["max_num_seqs"] is None:
         if found.running_max_full:
             seen["max_num_seqs"] = found.running_max

@@ -53,7 +53,7 @@ class Asked:
         """Raise ConfigError for a window that cannot be fetched."""
         faults = []
         if not self.from_s < self.to_s:
-            faults.append(f"--from = {self.from_s:g}, must be before --to, {self.to_s:g}")
+            faults.append(f"--from = {self.from_s:.0f}, must be before --to, {self.to_s:.0f}")
         if not self.tick_s <= self.chunk_s <= (POINTS_MAX - 1) * self.tick_s:
             faults.append(
                 f"--chunk-s = {self.chunk_s:g}, must be in"

@@ -59,7 +59,6 @@ def test_the_recorded_trace_scales_the_fleet_as_the_real_one(
 ) -> None:
     first = fleet[0].score
     again = simulate(scenario(list(read_trace(recorded / "trace.csv.gz")))).score
-    print(first.gpu_hours, again.gpu_hours, first.slo_attainment_ratio, again.slo_attainment_ratio)
     assert again.gpu_hours == pytest.approx(first.gpu_hours, rel=0.03)
     assert again.slo_attainment_ratio == pytest.approx(first.slo_attainment_ratio, abs=0.01)
 
