@@ -154,10 +154,9 @@ class _Search:
 
     def found(self) -> Found:
         """The whole search."""
-        tried = self._study.tried()
-        while len(tried) < self._plan.trials:
-            self._batch(tried)
-            tried = self._study.tried()
+        while len(self._study.tried) < self._plan.trials:
+            self._batch(self._study.tried)
+        tried = self._study.tried
         candidates = _candidates(tried)
         confirmed, rows = self._confirmed(candidates)
         shipped = confirmed[SHIPPED_TRIAL]
@@ -185,7 +184,7 @@ class _Search:
             train = None if result.given_up else result.total(self._splits, Role.TRAIN)
             self._study.tell(asked[place], train=train, screening=result.screening)
             self._ran += 1
-            known = self._study.tried()
+            known = self._study.tried
             self._watcher.tried(known, front(_candidates(known)), ran=self._ran)
 
         self._executor.map(play, jobs, ended=ended)
@@ -214,6 +213,7 @@ class _Search:
             role=role,
             config=applied(self._base, values),
             rivals=rivals,
+            target_ratio=self._target,
         )
 
     def _confirmed(

@@ -1,6 +1,6 @@
 """One trial on the traces: what each block came to, given up early where it is hopeless."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from simulations.tune_parts import Outcome, Role, Split, total
 WORSE_ATTAINED = 0.05  # below the defaults by this much at the screening: no policy to look at
 BEATEN_ATTAINED = 0.01
 BEATEN_HOURS = 0.15  # as a share
+DEARER_FACTOR = 1.5  # than one that attains what is wanted: whatever it attains, nobody wants it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,7 @@ class TrialJob:
     """One policy on every trace, as far as the role needs them to be played.
 
     ``rivals`` are the screenings of what leads at present, the defaults first; none: no screening.
+    ``target_ratio`` is the attainment that is wanted.
     """
 
     name: str = field(compare=False)
@@ -31,6 +33,7 @@ class TrialJob:
     role: Role
     config: PolicyConfig
     rivals: tuple[Outcome, ...] = ()
+    target_ratio: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +86,7 @@ def play(job: TrialJob) -> TrialResult:
             part,
             blocks=round(until_s / part.block_s),
             screened=part.screened if first else 0,
-            rivals=job.rivals,
+            gives_up=lambda seen: hopeless(seen, job.rivals, target_ratio=job.target_ratio),
         )
         rows.append(run.rows())
         screening = run.screening if first else screening
@@ -92,24 +95,26 @@ def play(job: TrialJob) -> TrialResult:
     return TrialResult(rows=tuple(rows), screening=screening)
 
 
-def hopeless(screening: Outcome, rivals: Sequence[Outcome]) -> bool:
-    """Whether a trial will hardly get to the front, from a part of what it would be tried on.
+def hopeless(screening: Outcome, rivals: Sequence[Outcome], *, target_ratio: float) -> bool:
+    """Whether a trial is not worth the rest, from a part of what it would be tried on.
 
     It attains far less than the defaults, or one that leads is clearly better in one thing and not
-    worse in the other.
+    worse in the other, or attains what is wanted for far fewer GPU-hours.
     """
     if not rivals:
         return False
     if screening.attained_ratio < rivals[0].attained_ratio - WORSE_ATTAINED:
         return True
-    return any(_beats(rival, screening) for rival in rivals)
+    return any(_beats(rival, screening, target_ratio) for rival in rivals)
 
 
-def _beats(rival: Outcome, own: Outcome) -> bool:
+def _beats(rival: Outcome, own: Outcome, target_ratio: float) -> bool:
     more = rival.attained_ratio - own.attained_ratio
     hours = rival.gpu_hours / own.gpu_hours if own.gpu_hours else 1.0
-    return (more >= BEATEN_ATTAINED and hours <= 1.0) or (
-        more >= 0.0 and hours <= 1.0 - BEATEN_HOURS
+    return (
+        (more >= BEATEN_ATTAINED and hours <= 1.0)
+        or (more >= 0.0 and hours <= 1.0 - BEATEN_HOURS)
+        or (rival.attained_ratio >= target_ratio and hours * DEARER_FACTOR <= 1.0)
     )
 
 
@@ -127,7 +132,7 @@ class _Blocks(_Run):
         *,
         blocks: int,
         screened: int,
-        rivals: Sequence[Outcome],
+        gives_up: Callable[[Outcome], bool],
     ) -> None:
         super().__init__(scenario, watch=None, loaded=None, clock=lambda: 0.0)
         slo = scenario.policy.config.slo
@@ -136,7 +141,7 @@ class _Blocks(_Run):
         )
         self._part = part
         self._screened = screened
-        self._rivals = rivals
+        self._gives_up = gives_up
         self._hours: list[float] = []  # GPU-hours up to the end of each block
         self.screening: Outcome | None = None
         self.given_up = False
@@ -173,12 +178,14 @@ class _Blocks(_Run):
                 self._screen()
 
     def _screen(self) -> None:
-        """Look at what is searched of the first blocks; requests that still wait do not count."""
+        """Look at what is searched of the first blocks; who still waits has missed."""
         self._fleet.hand_outcomes(self._tally.add)
-        rows = self._rows(self._hours)
+        seen = self._rows(self._hours)
+        waiting = self._feed.arrived(self._screened * self._part.block_s) - total(seen).requests
         train = self._part.blocks(Role.TRAIN)
-        self.screening = total([rows[place] for place in train if place < self._screened])
-        self.given_up = hopeless(self.screening, self._rivals)
+        ended = total([seen[place] for place in train if place < self._screened])
+        self.screening = ended + Outcome(requests=waiting)
+        self.given_up = self._gives_up(self.screening)
 
 
 class _BlockTally(Tally):

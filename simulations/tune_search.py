@@ -10,7 +10,7 @@ the tree-structured Parzen estimator (Bergstra et al. 2011; for several objectiv
 import contextlib
 import importlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ BATCH = 8
 STUDY = "tune"
 SQLITE = (".db", ".sqlite", ".sqlite3")
 PROBLEM = "problem"  # the key under which a study keeps what it searches
+TRIAL = "trial "  # and its number: the key of what a trial came to
 STARTUP_TRIALS = 16  # before the estimator has something to go by
 
 
@@ -75,12 +76,12 @@ class Study:
                     f"--storage {file} holds the search of something else (other traces, options,"
                     " settings, or another version): give another file"
                 )
+            self._tried = self._told()
 
-    def tried(self) -> list[Tried]:
+    @property
+    def tried(self) -> tuple[Tried, ...]:
         """Every trial told of, in the order in which they were asked."""
-        states = self._optuna.trial.TrialState
-        done = self._study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))
-        return [self._as_tried(trial) for trial in done]
+        return tuple(self._tried[number] for number in sorted(self._tried))
 
     def unfinished(self) -> list[Asked]:
         """What was asked for when a search was stopped, to be run before anything else is."""
@@ -125,13 +126,16 @@ class Study:
     def tell(self, asked: Asked, *, train: Outcome | None, screening: Outcome | None) -> None:
         """What a trial came to."""
         said = {"values": dict(asked.values), "train": _plain(train), "screen": _plain(screening)}
-        self._study.set_user_attr(f"trial {asked.number}", said)
+        self._study.set_user_attr(f"{TRIAL}{asked.number}", said)
         with _quiet(self._optuna):
             if train is None:
                 pruned = self._optuna.trial.TrialState.PRUNED
                 self._study.tell(asked.number, state=pruned)
             else:
                 self._study.tell(asked.number, (train.attained_ratio, train.gpu_hours))
+        self._tried[asked.number] = Tried(
+            number=asked.number, values=asked.values, train=train, screening=screening
+        )
 
     def kept(self, name: str) -> Any:
         """What was kept under a name, None without."""
@@ -141,14 +145,15 @@ class Study:
         """Keep a JSON value with the study."""
         self._study.set_user_attr(name, value)
 
-    def _as_tried(self, trial: Any) -> Tried:
-        said = self._study.user_attrs[f"trial {trial.number}"]
-        return Tried(
-            number=trial.number,
-            values=said["values"],
-            train=_outcome(said["train"]),
-            screening=_outcome(said["screen"]),
-        )
+    def _told(self) -> dict[int, Tried]:
+        """What the file holds; a trial that was noted and not yet told of is still under way."""
+        states = self._optuna.trial.TrialState
+        done = self._study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))
+        attributes = self._study.user_attrs  # all of them are read each time
+        return {
+            trial.number: _tried(trial.number, attributes[f"{TRIAL}{trial.number}"])
+            for trial in done
+        }
 
     def _distributions(self) -> dict[str, Any]:
         known = self._optuna.distributions
@@ -160,6 +165,15 @@ class Study:
             )
             for item in self._dimensions
         }
+
+
+def _tried(number: int, said: Mapping[str, Any]) -> Tried:
+    return Tried(
+        number=number,
+        values=said["values"],
+        train=_outcome(said["train"]),
+        screening=_outcome(said["screen"]),
+    )
 
 
 def _plain(outcome: Outcome | None) -> list[float] | None:

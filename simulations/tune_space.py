@@ -14,6 +14,7 @@ DECADES_FROM = 30.0  # a range that spans more than this factor is searched by i
 DIGITS = 4  # significant ones of a value that is tried, so that what is printed is what was tried
 MUTATION_SHARE = 0.15  # of a range: one standard deviation of a mutation
 MUTATED_SHARE = 0.2  # of the settings, in one mutation
+RETURNED_SHARE = 0.15  # of the settings that are not at their default
 
 Values = Mapping[str, float]
 """Values of settings by dotted path."""
@@ -109,15 +110,23 @@ def mutated(
     """``values`` with a few settings moved by a little, in the scale they are searched in.
 
     Forty settings far from their defaults are seldom a policy at all; close to something that
-    works there is always something to learn.
+    works there is always something to learn.  Some go back to their default: what does not matter
+    is not to be changed.
     """
-    chosen = draws.random(len(dimensions)) < MUTATED_SHARE
-    chosen[draws.integers(len(dimensions))] = True
-    moves = draws.normal(0.0, MUTATION_SHARE, len(dimensions))
-    return {
-        item.path: item.at(item.share(values[item.path]) + move) if moved else values[item.path]
-        for item, move, moved in zip(dimensions, moves.tolist(), chosen.tolist(), strict=True)
-    }
+    count = len(dimensions)
+    moved = draws.random(count) < MUTATED_SHARE
+    moved[draws.integers(count)] = True
+    moves = draws.normal(0.0, MUTATION_SHARE, count).tolist()
+    returned = draws.random(count) < RETURNED_SHARE
+    made = {}
+    for place, item in enumerate(dimensions):
+        value = values[item.path]
+        if moved[place]:
+            value = item.at(item.share(value) + moves[place])
+        elif returned[place]:
+            value = item.default
+        made[item.path] = value
+    return made
 
 
 def changed(dimensions: tuple[Dimension, ...], values: Values) -> dict[str, float]:
