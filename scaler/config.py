@@ -20,6 +20,7 @@ from scaler.config_faults import cross_faults
 from scaler.config_models import build_rest, faults_of, model_of, nested, unknown_key
 from scaler.config_tree import (
     GrpcConfig,
+    HistoryConfig,
     HttpConfig,
     KindConfig,
     KubernetesConfig,
@@ -148,6 +149,7 @@ def config_hash(config: Any) -> str:
 
 __all__ = [
     "GrpcConfig",
+    "HistoryConfig",
     "HttpConfig",
     "KindConfig",
     "KubernetesConfig",

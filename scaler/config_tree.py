@@ -195,6 +195,15 @@ class StateConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryConfig:
+    """The daemon's own demand series, read back from its Prometheus sources after a start."""
+
+    read_days: float = setting(
+        14.0, low=0.0, high=90.0, why="two of every day of the week; 0: nothing is read back"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
     """Log lines on standard error."""
 
@@ -215,4 +224,5 @@ class ScalerConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     records: RecordsConfig = field(default_factory=RecordsConfig)
     state: StateConfig = field(default_factory=StateConfig)
+    history: HistoryConfig = field(default_factory=HistoryConfig)
     log: LogConfig = field(default_factory=LogConfig)

@@ -2,7 +2,8 @@
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from scaler.config import (
     KubernetesConfig,
@@ -13,6 +14,7 @@ from scaler.config import (
 )
 from scaler.errors import ConfigError
 from scaler.service.clock import Clock
+from scaler.service.long_history import LongHistory
 from scaler.signals.dcgm import DcgmReader
 from scaler.signals.kube.client import Access, Connection, KubeClient, in_cluster
 from scaler.signals.kube.informer import Pace, Pacing
@@ -28,6 +30,7 @@ from scaler.signals.sources import RoutedSource, SourceSet
 from scaler.signals.vllm import VllmReader
 
 DEFAULT_SOURCE = SourceConfig(type=SourceType.SCRAPE, name="scrape")
+HISTORY_ATTEMPT_S = 30.0  # for one chunk of the past, which nobody waits for
 
 
 def build_sources(config: ScalerConfig) -> SourceSet:
@@ -39,7 +42,7 @@ def build_sources(config: ScalerConfig) -> SourceSet:
     faults: list[str] = []
     made: list[RoutedSource] = []
     for place, source in enumerate(config.sources or (DEFAULT_SOURCE,)):
-        name = source.name or f"{source.type.value}-{place}"
+        name = _name(source, place)
         if name in {other.name for other in made}:
             faults.append(f"sources.{place}.name = {name!r}, must differ from the others")
             continue
@@ -57,36 +60,63 @@ def build_sources(config: ScalerConfig) -> SourceSet:
     return SourceSet(made, timeout_s=timeout_s + 1.0)
 
 
+def _name(source: SourceConfig, place: int) -> str:
+    return source.name or f"{source.type.value}-{place}"
+
+
 def _source(source: SourceConfig, name: str) -> RoutedSource:
-    readers = Readers(engine=VllmReader(PROFILES[source.engine]), gpu=DcgmReader())
-    if source.type is SourceType.SCRAPE:
-        return ScrapeSource(
-            ScrapeSettings(
-                name=name,
-                namespaces=source.namespaces,
-                timeout_s=source.timeout_s,
-                pages_in_flight=source.concurrency,
-                dcgm_urls=source.dcgm_urls,
-            ),
-            readers,
-        )
-    return PrometheusSource(
-        PrometheusSettings(
-            url=source.url,
-            name=name,
-            namespaces=source.namespaces,
-            ca_file=source.ca_file,
-            cert_file=source.cert_file,
-            key_file=source.key_file,
-            token_file=source.token_file,
-            username=source.username,
-            password_file=source.password_file,
-            headers=source.headers,
-            timeout_s=source.timeout_s,
-            window_s=source.window_s,
-            recording_rules=source.recording_rules,
-        ),
-        readers,
+    if source.type is SourceType.PROMETHEUS:
+        return PrometheusSource(_prometheus(source, name), _readers(source))
+    settings = ScrapeSettings(
+        name=name,
+        namespaces=source.namespaces,
+        timeout_s=source.timeout_s,
+        pages_in_flight=source.concurrency,
+        dcgm_urls=source.dcgm_urls,
+    )
+    return ScrapeSource(settings, _readers(source))
+
+
+def _readers(source: SourceConfig) -> Readers:
+    return Readers(engine=VllmReader(PROFILES[source.engine]), gpu=DcgmReader())
+
+
+def _prometheus(source: SourceConfig, name: str) -> PrometheusSettings:
+    return PrometheusSettings(
+        url=source.url,
+        name=name,
+        namespaces=source.namespaces,
+        ca_file=source.ca_file,
+        cert_file=source.cert_file,
+        key_file=source.key_file,
+        token_file=source.token_file,
+        username=source.username,
+        password_file=source.password_file,
+        headers=source.headers,
+        timeout_s=source.timeout_s,
+        window_s=source.window_s,
+        recording_rules=source.recording_rules,
+    )
+
+
+def build_long_history(
+    config: ScalerConfig, clock: Clock, *, leads: Callable[[], bool]
+) -> LongHistory:
+    """The reader of our own past, over connections of its own: no collection waits for it."""
+    settings = [
+        _prometheus(source, _name(source, place))
+        for place, source in enumerate(config.sources)
+        if source.type is SourceType.PROMETHEUS and config.history.read_days > 0.0
+    ]
+    gentle = [
+        replace(one, queries_in_flight=1, attempt_timeout_s=HISTORY_ATTEMPT_S) for one in settings
+    ]
+    readers = Readers(engine=VllmReader(), gpu=DcgmReader())  # a history has no samples to read
+    return LongHistory(
+        [PrometheusSource(one, readers) for one in gentle],
+        clock,
+        read_days=config.history.read_days,
+        leads=leads,
     )
 
 

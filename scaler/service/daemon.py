@@ -23,6 +23,7 @@ from scaler.service.board import Board
 from scaler.service.build import (
     addresses,
     build_client,
+    build_long_history,
     build_sources,
     build_view,
     host_and_port,
@@ -93,6 +94,7 @@ class Daemon:
             DecisionLog(config.records, self._executor) if config.records.directory else None
         )
         self.publisher = Publisher(self.registry, self.board, self.clock)
+        self.long_history = build_long_history(config, self.clock, leads=self.leads)
         self._events = self._make_events()
         self._elector = self._make_elector()
         self.loop = Loop(
@@ -154,7 +156,7 @@ class Daemon:
         sinks: list[Sink] = [self.telemetry, self.history, News(self._events), self.publisher, self]
         if self._records is not None:
             sinks.append(self._records)
-        return tuple(sinks)
+        return (*sinks, self.long_history)
 
     def leads(self) -> bool:
         """Whether this daemon decides: it holds the Lease, or there is none."""
@@ -219,6 +221,7 @@ class Daemon:
         self._spawn(self._run_loop(), "loop")
         self._spawn(self._run_reload(), "reload")
         self._spawn(self._run_readiness(), "readiness")
+        self._spawn(self.long_history.run(), "long history")
         if self._events is not None:
             self._spawn(self._events.run(), "events")
         if self._elector is not None:
@@ -347,7 +350,7 @@ class Daemon:
             await self._elector.release()
         if self._open and self._view is not None:
             await self._view.stop()
-        await self.sources.close()
+        await asyncio.gather(self.sources.close(), self.long_history.close())
         if self._runner is not None:
             await self._runner.cleanup()
         if self._client is not None:

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from scaler.core.capacity import unlearned_cost_s
 from scaler.core.model import Decision, Mode, NoData, Replicas, Signal, Verdict
 from scaler.service.registry import Entry
 
 PREFIX = "vllm_scaler_"
+REFERENCE_WORK = "demand_reference_work"
 TARGET_LABELS = ("target_namespace", "target", "trigger")
 Values = Iterable[tuple[tuple[str, ...], float]]
 
@@ -65,6 +67,17 @@ def _capacity(entry: Entry, _now_s: float) -> Values:
         "high": capacity.request_cost_low_s,
     }
     return [((bound,), capacity.load_max_ratio / cost_s) for bound, cost_s in costs.items()]
+
+
+def _reference_work(entry: Entry, _now_s: float) -> Values:
+    """What the forecaster is fed; nothing where no arrivals were counted."""
+    decision, basis = entry.decision, entry.basis
+    demand = decision.demand if decision else None
+    if decision is None or demand is None or basis is None:
+        return []
+    if isinstance(decision.observation.work, NoData):
+        return []
+    return [((), demand.arrived_per_s * unlearned_cost_s(demand, basis.policy))]
 
 
 def _forecast(entry: Entry, _now_s: float) -> Values:
@@ -202,6 +215,12 @@ TARGET_METRICS: tuple[TargetMetric, ...] = (
                 else None
             )
         ),
+    ),
+    TargetMetric(
+        name=REFERENCE_WORK,
+        meaning="Arriving work in replicas' worth by the configured step times, whatever was "
+        "learned since: what the forecast learns from, and reads back after a restart",
+        read=_reference_work,
     ),
     TargetMetric(
         name="forecast_work",

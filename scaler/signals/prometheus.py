@@ -69,6 +69,15 @@ class PrometheusSource:
         """Close connections; threads end as their requests do."""
         await self._http.close()
 
+    async def server_now_s(self) -> float:
+        """The server's clock, within ``timeout_s``.
+
+        Raises:
+            SourceError: when it cannot be had.
+        """
+        until_s = asyncio.get_running_loop().time() + self._settings.timeout_s
+        return await self._server_time(until_s)
+
     async def query_range(
         self, query: str, *, start_s: float, end_s: float, step_s: float, timeout_s: float = 60.0
     ) -> list[Track]:
