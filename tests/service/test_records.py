@@ -102,7 +102,7 @@ async def test_other_settings_are_followed_from_the_first_state_on(tmp_path: Pat
         replay(
             read_log(tmp_path / CURRENT),
             change=lambda policy: replace(
-                policy, capacity=replace(policy.capacity, load_max_ratio=0.2)
+                policy, capacity=replace(policy.capacity, per_prefill_token_s=2e-4)
             ),
         )
     )
