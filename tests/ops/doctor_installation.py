@@ -15,6 +15,7 @@ from scaler.demo.kube_store import RESOURCE_TYPES, Object, ResourceType, Store
 from scaler.ops.doctor.gather import Request
 from scaler.service.daemon import Daemon
 from tests.signals.fake_prometheus import Canned, FakePrometheus, Seen, vector
+from tests.signals.kube_fixture import until
 
 NAMESPACE, MODEL = "llm", "llama-3.1-8b"
 ADDRESS = "vllm-scaler.vllm-scaler.svc:9090"
@@ -208,7 +209,7 @@ class Installation:
 async def installation(
     scaled: Object | None = None, metrics: Metrics | None = None
 ) -> AsyncIterator[Installation]:
-    """Two ready replicas under load, a ScaledObject, its HPA, a daemon that has ticked."""
+    """Two ready replicas under load, a ScaledObject, its HPA, a daemon that has decided."""
     store = Store(time.time, types=_TYPES)
     api = ReviewingApi(store)
     await api.start()
@@ -227,8 +228,7 @@ async def installation(
         daemon = Daemon(config)
         await daemon.start()
         try:
-            for _ in range(2):  # a rate needs two looks
-                await daemon.loop.tick()
+            await until(lambda: _decided(daemon))
             yield Installation(
                 store=store,
                 api=api,
@@ -240,6 +240,14 @@ async def installation(
         finally:
             await daemon.stop()
             await api.stop()
+
+
+def _decided(daemon: Daemon) -> bool:
+    """Whether every trigger has a decision that calls are answered from."""
+    entries = daemon.registry.entries
+    return bool(entries) and all(
+        entry.decision is not None and key in daemon.board.entries for key, entry in entries.items()
+    )
 
 
 def _fill(store: Store, scaled: Object) -> None:

@@ -1,5 +1,7 @@
 """The doctor against a running daemon, an API and a Prometheus on loopback."""
 
+from dataclasses import replace
+
 import pytest
 
 from scaler.errors import ConfigError
@@ -58,13 +60,8 @@ async def test_a_wrong_model_label_is_found_where_everything_answers() -> None:
 async def test_a_prometheus_that_is_gone_is_named_with_its_address() -> None:
     async with installation() as found:
         gone = found.config.sources[0].url.replace("127.0.0.1", "127.0.0.9")
-        source = dict.fromkeys(("url",), gone)
-        config = type(found.config)(
-            kubernetes=found.config.kubernetes,
-            sources=(type(found.config.sources[0])(name="main", timeout_s=2.0, **source),),
-            policy=found.config.policy,
-        )
-        report = await examined(found, config=config)
+        source = replace(found.config.sources[0], url=gone)
+        report = await examined(found, config=replace(found.config, sources=(source,)))
     assert {"source-unreachable", "blind"} <= errors(report)
     assert gone in told(report, "source-unreachable")
 
