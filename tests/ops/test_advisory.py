@@ -193,3 +193,18 @@ async def test_a_daemons_day_gives_the_same_counts() -> None:
     assert found.watched_hours == pytest.approx(23 * 15.0 / 3600.0)
     with pytest.raises(SignalError, match="another version"):
         watched_daemon({**detail, "basis": None}, days=1.0)
+
+
+def test_a_hole_in_a_real_log_is_unwatched(tmp_path: Path) -> None:
+    path = simulated_log(tmp_path, mode=Mode.ADVISORY, replicas=6)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:20] + lines[40:]))
+    made = advise(watched_log(path, days=1.0)[0])
+    assert made.unwatched_minutes == pytest.approx(5.0)  # twenty ticks of 15 s
+
+
+def test_a_log_without_a_state_is_read_with_the_shipped_settings(tmp_path: Path) -> None:
+    path = simulated_log(tmp_path, mode=Mode.ADVISORY, replicas=6)
+    whole = watched_log(path, days=1.0)[0]
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
+    assert watched_log(path, days=1.0)[0]["needs"].tolist()[5:] == whole["needs"].tolist()[5:]

@@ -1,10 +1,18 @@
 """The doctor against a running daemon, an API and a Prometheus on loopback."""
 
+import asyncio
+import ssl
+import sys
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+import trustme
+import yaml
 
 from scaler.errors import ConfigError
+from scaler.ops.doctor.daemon import certificate
 from scaler.ops.doctor.findings import UNCHECKED
 from scaler.ops.doctor.gather import gather
 from scaler.ops.doctor.run import Report, judge
@@ -142,3 +150,69 @@ async def test_one_target_is_chosen_by_name_and_an_unknown_one_refused() -> None
         with pytest.raises(ConfigError, match="target = 'llm/chap', must be one of: llm/dep"):
             await gather(found.request(target="llm/chap"))
     assert report.targets == 1
+
+
+async def test_the_command_ends_with_the_status_that_scripts_read(tmp_path: Path) -> None:
+    async with installation() as found:
+        kubernetes = {"use": "always", "server": found.api.url}
+        sources = [{"name": "main", "url": found.prometheus.url, "timeout_s": 3}]
+        config = tmp_path / "scaler.yaml"
+        config.write_text(yaml.safe_dump({"kubernetes": kubernetes, "sources": sources}))
+        healthy = await command(found, config, "--json")
+        found.api.denied = frozenset({("watch", "scaledobjects")})
+        denied = await command(found, config)
+    assert healthy == (0, "[]\n")
+    assert denied[0] == 1
+    lines = denied[1].splitlines()
+    assert lines[0].startswith("error: cluster RBAC watch scaledobjects.keda.sh: ")
+    assert "fix: kubectl apply -k manifests/scaler" in lines[0]
+    assert lines[-1].endswith("1 error, 0 warning, 0 info, 0 not checked")
+
+
+async def command(found: Installation, config: Path, *more: str) -> tuple[int, str]:
+    asked = found.request()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "from scaler.cli import main; main()",
+        "doctor", "--config", str(config), "--url", asked.urls[0],
+        "--scaler-address", asked.scaler_address, *more,
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode()
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_certificate_is_verified_and_its_end_is_told(tmp_path: Path, known: bool) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ends = datetime.now(UTC) + timedelta(days=10)
+    authority.issue_cert("127.0.0.1", not_after=ends).configure_cert(context)
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    server = await asyncio.start_server(
+        lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context
+    )
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        seen = await certificate(
+            f"https://127.0.0.1:{port}/prometheus",
+            of="x",
+            setting="y",
+            ca_file=str(ca_file) if known else "",
+            timeout_s=5.0,
+        )
+    if known:
+        assert seen.expires_in_s == pytest.approx(10 * 86400.0, abs=60.0)
+    else:
+        assert seen.expires_in_s is None
+        assert "verify failed" in seen.fault
+
+
+async def test_another_service_at_the_scalers_address_is_told() -> None:
+    async with installation() as found:
+        http = f"127.0.0.1:{found.daemon.http_port}"
+        report = await examined(found, scaler_address=http)
+        closed = await examined(found, scaler_address="127.0.0.1:1")
+    assert "GetMetricSpec: " in told(report, "scaler-does-not-answer")
+    assert "UNAVAILABLE" in told(closed, "scaler-does-not-answer")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from scaler.core.explain import headline
 from scaler.errors import ConfigError, SignalError
@@ -136,6 +137,10 @@ async def test_a_daemons_day_is_told_by_its_changes() -> None:
     assert later.decisions < found.decisions
     with pytest.raises(ConfigError, match="--to = 1, must be in"):
         history_window(detail, None, "1")
+    rows = detail["history"]["rows"]
+    holed = {"history": {**detail["history"], "rows": [rows[0], rows[-1]]}}
+    with pytest.raises(SignalError, match="of that time"):
+        history_window(holed, str(rows[3][0]), str(rows[4][0]))
     with pytest.raises(SignalError, match="remembers no decision"):
         history_window({"history": {**detail["history"], "rows": []}}, None, None)
 
@@ -155,3 +160,24 @@ async def test_what_a_daemon_cannot_answer_is_said() -> None:
         fetched("ftp://x", "/")
     with pytest.raises(SignalError, match="not decided"):
         latest(json.loads('{"decision": null}'))
+
+
+async def test_an_answer_of_somebody_else_is_told_from_ours() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        if request.path.endswith("/down"):
+            return web.Response(status=503, text="not now")
+        return web.json_response({"status": "ok"})
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    try:
+        with pytest.raises(SignalError, match="not as the daemon does"):
+            await asyncio.to_thread(target_detail, url, "llm/chat")
+        with pytest.raises(SignalError, match="answered 503: not now"):
+            await asyncio.to_thread(target_detail, url, "llm/down")
+    finally:
+        await runner.cleanup()

@@ -25,12 +25,26 @@ def test_a_time_on_a_daemons_clock(text: str, at_s: float) -> None:
     assert parsed("--at", text, begin_s=DAY, end_s=end_s) == at_s
 
 
-@pytest.mark.parametrize(("text", "at_s"), [("5400", 5400.0), ("1:30:00", 5400.0), ("0:00", 0.0)])
-def test_a_time_of_a_simulated_run(text: str, at_s: float) -> None:
-    assert parsed("--at", text, begin_s=0.0, end_s=7200.0) == at_s
+@pytest.mark.parametrize(
+    ("text", "at_s"),
+    [
+        ("5400", 5400.0),
+        ("1:30:00", 5400.0),
+        ("0:00", 0.0),
+        ("25:30", 91800.0),
+        ("25h30m05s", 91805.0),
+    ],
+)
+def test_a_time_of_a_simulated_run_is_since_its_beginning(text: str, at_s: float) -> None:
+    assert parsed("--at", text, begin_s=0.0, end_s=172_800.0) == at_s
 
 
-@pytest.mark.parametrize("text", ["yesterday", "", "25:00", "3:61", "2027-13-01T00:00:00Z"])
+def test_a_daemons_day_has_24_hours() -> None:
+    with pytest.raises(ConfigError, match="must be an RFC 3339 time"):
+        parsed("--at", "25:00", begin_s=DAY, end_s=DAY + 86400.0)
+
+
+@pytest.mark.parametrize("text", ["yesterday", "", "0:99", "3:61", "2027-13-01T00:00:00Z"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--from = .*, must be an RFC 3339 time"):
         parsed("--from", text, begin_s=0.0, end_s=1.0)
