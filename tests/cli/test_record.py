@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from scaler import cli
-from scaler.core.model import Work
+from scaler.core.model import Replicas, Work
 from scaler.ops.replay import read_log
 from scaler.service.codec import DecisionRecord
-from tests.signals.fake_prometheus import Canned, Fault, FakePrometheus, Seen, success
+from tests.signals.fake_prometheus import Canned, FakePrometheus, Fault, Seen, success
 
 START_S = 1_760_000_000.0
 TICKS = 40  # ten minutes
@@ -21,10 +21,13 @@ NOTHING = success("matrix", [])
 class _Engine:
     """One pod with two requests a second, scraped at every tick; some of it may be missing."""
 
-    def __init__(self, *, pod: str = POD, without: str = "", silent: range = range(0)) -> None:
+    def __init__(
+        self, *, pod: str = POD, without: str = "", silent: range = range(0), kube: str = ""
+    ) -> None:
         self._pod = pod
         self._without = without
         self._silent = silent
+        self._kube_state = kube
         self.broken_after = 10**9
         self.asked = 0
 
@@ -33,8 +36,10 @@ class _Engine:
         if self.asked > self.broken_after:
             return Canned(fault=Fault.RESET)
         query = seen.query
-        if "kube_" in query or "DCGM" in query:
+        if "DCGM" in query:
             return NOTHING
+        if "kube_" in query:
+            return self._kube(seen)
         start_s, end_s = float(seen.form["start"]), float(seen.form["end"])
         step_s = float(seen.form["step"])
         count = round((end_s - start_s) / step_s) + 1
@@ -50,6 +55,15 @@ class _Engine:
             if f"vllm:{name}" in query and name != self._without
         }
         return self._series(named)
+
+    def _kube(self, seen: Seen) -> Canned:
+        """What kube-state-metrics says, where there is one."""
+        counts = {"spec_replicas": 3, "status_replicas_ready": 1, "status_replicas{": 2}
+        for name, count in counts.items():
+            if self._kube_state and name in seen.query:
+                values = [[float(seen.form["start"]) + 15.0 * n, str(count)] for n in range(TICKS)]
+                return success("matrix", [{"metric": {}, "values": values}])
+        return NOTHING
 
     def _value(self, name: str, at_s: float) -> float:
         start, per_s = _VALUES[name]
@@ -121,7 +135,7 @@ def test_arrivals_and_lengths_are_those_of_the_counters(
     assert all(sum(at // 15 == place for at in arrivals) == 30 for place in range(TICKS - 1))
     summary = json.loads((tmp_path / "record.json").read_text())
     assert (summary["requests"], summary["ticks"], summary["gaps"]) == (1170, TICKS, [])
-    log = [one for one in read_log(tmp_path / "decisions.jsonl.gz")]
+    log = list(read_log(tmp_path / "decisions.jsonl.gz"))
     assert [one.kind for one in log[:2]] == ["state", "decision"]
     assert len(log) == TICKS + 1
     last = log[-1]
@@ -174,6 +188,42 @@ def test_a_gap_is_said_and_is_not_silence(
     assert gap["from_s"] - START_S == 150.0
     assert gap["to_s"] - START_S == 300.0
     assert "gaps: 1, 150 s in all" in capsys.readouterr().out
+
+
+def test_counts_are_those_of_kube_state_metrics_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakePrometheus(_Engine(kube="yes")) as fake:
+        assert _run(monkeypatch, fake.url, tmp_path) == 0
+    last = list(read_log(tmp_path / "decisions.jsonl.gz"))[-1]
+    assert isinstance(last, DecisionRecord)
+    seen = last.decision.observation.replicas
+    assert isinstance(seen, Replicas)
+    assert (seen.wanted, seen.current, seen.ready, seen.inferred) == (3, 2, 1, False)
+
+
+@pytest.mark.parametrize(("model", "status"), [("m", 0), ("n", 1)])
+def test_a_workload_is_found_by_its_model(
+    model: str,
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    window = ("--from", f"{START_S:.0f}", "--to", f"{START_S + TICKS * 15:.0f}")
+    with FakePrometheus(_Engine()) as fake:
+        asked = ("--prometheus-url", fake.url, "-n", "llm", "--model-name", model, *window)
+        arguments = ["scaler", "record", *asked, "--out", str(tmp_path)]
+        monkeypatch.setattr("sys.argv", arguments)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert int(ended.value.code or 0) == status
+    said = capsys.readouterr()
+    if status:
+        assert "no pod of llm reports model 'n' in the window; seen: m" in said.err
+    else:
+        assert said.out.startswith("llm/deployment/vllm-chat, ")
+        assert len(_trace(tmp_path)) == 1170
 
 
 @pytest.mark.parametrize(
