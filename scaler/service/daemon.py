@@ -110,14 +110,7 @@ class Daemon:
         self._follower = Follower(
             self.registry, self.board, self.clock, leader_address=self.leader_address
         )
-        self.servicer = ExternalScaler(
-            board=self.board,
-            parse=key_parser(lambda: self.config),
-            clock=self.clock,
-            observe=lambda method, code, took_s: self.telemetry.observe_call(
-                method, code.name, took_s
-            ),
-        )
+        self.servicer = self._make_servicer()
         self._server = ScalerServer(self.servicer, config.grpc, on_fault=self._tell_fault)
         self._runner: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -127,6 +120,16 @@ class Daemon:
         self._records_failed = 0
         self._open = False
         self._dead = ""  # a part that has ended without being told to
+
+    def _make_servicer(self) -> ExternalScaler:
+        return ExternalScaler(
+            board=self.board,
+            parse=key_parser(lambda: self.config),
+            clock=self.clock,
+            observe=lambda method, code, took_s: self.telemetry.observe_call(
+                method, code.name, took_s
+            ),
+        )
 
     def _make_events(self) -> EventWriter | None:
         if self._client is None or not self.config.kubernetes.events:

@@ -351,7 +351,7 @@ def day_known() -> ForecastState:
 
 async def test_who_knows_a_day_from_a_checkpoint_or_a_snapshot_reads_nothing() -> None:
     with rig() as made:
-        name = state_name(next(iter_keys(made.world)))
+        name = state_name(watched_key(scaled()))
         made.world.registry.adopt({name: PolicyState(forecast=day_known())})
         await made.serve()
         await made.world.tick()
@@ -359,11 +359,6 @@ async def test_who_knows_a_day_from_a_checkpoint_or_a_snapshot_reads_nothing() -
         await made.history.read()
         assert made.server.seen == []
         await made.history.close()
-
-
-def iter_keys(made: World) -> Iterator[Any]:
-    made.registry.refresh(START_S)
-    return iter(made.registry.entries)
 
 
 async def test_what_was_learned_meanwhile_is_not_replaced_by_less() -> None:
