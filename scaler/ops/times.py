@@ -10,7 +10,8 @@ from scaler.errors import ConfigError
 
 SIMULATED_MAX_S = 1e8  # three years from 0 s; the clock of a daemon is far beyond
 _DAY_S = 86400.0
-_OF_DAY = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d+)?))?")
+_OF_DAY = re.compile(r"(\d{1,4}):(\d{2})(?::(\d{2}(?:\.\d+)?))?")
+_OF_RUN = re.compile(r"(\d+)h(\d{2})m(\d{2})s")
 ALLOWED = "an RFC 3339 time, HH:MM:SS of the log's days, or seconds of a simulated run"
 
 
@@ -27,7 +28,8 @@ def spelled(at_s: float) -> str:
 def parsed(option: str, text: str, *, begin_s: float, end_s: float) -> float:
     """The time that ``text`` says, on the clock of a log from ``begin_s`` to ``end_s``.
 
-    A time of the day is that of the log's last day which has it; a time without an offset is UTC.
+    A time of the day is that of the log's last day which has it, and of a simulated run the time
+    since its beginning (``25:30:00`` too); a time without an offset is UTC.
 
     Raises:
         ConfigError: ``text`` is no time, or none of the log.
@@ -42,8 +44,11 @@ def parsed(option: str, text: str, *, begin_s: float, end_s: float) -> float:
 
 
 def _parsed(option: str, text: str, begin_s: float, end_s: float) -> float:
-    if (of_day := _OF_DAY.fullmatch(text)) is not None:
+    simulated = end_s < SIMULATED_MAX_S
+    if (of_day := _OF_DAY.fullmatch(text) or _OF_RUN.fullmatch(text)) is not None:
         hours, minutes, seconds = (float(part or 0.0) for part in of_day.groups())
+        if simulated and minutes < 60.0 and seconds < 60.0:
+            return 3600.0 * hours + 60.0 * minutes + seconds
         if hours < 24.0 and minutes < 60.0 and seconds < 60.0:
             since_s = 3600.0 * hours + 60.0 * minutes + seconds
             days = (end_s - since_s) // _DAY_S
