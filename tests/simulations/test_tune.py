@@ -9,7 +9,7 @@ import pytest
 
 from scaler.core.config import PolicyConfig
 from scaler.errors import ScalerError, ScenarioError
-from simulations.executor import SerialExecutor
+from simulations.executor import SerialExecutor, executor
 from simulations.run import simulate
 from simulations.tune import Found, tune
 from simulations.tune_parts import Role, split, total
@@ -89,6 +89,13 @@ def test_the_same_seed_finds_the_same(one: dict[str, Any], found: Found, tmp_pat
     other = tune(plan(one, tmp_path / "o.journal", trials=3, seed=1), SerialExecutor(), Silent())
     assert _trials(other)[0] == _trials(found)[0], "the defaults"
     assert _trials(other)[1] != _trials(found)[1]
+
+
+def test_more_processes_find_the_same(one: dict[str, Any], found: Found, tmp_path: Path) -> None:
+    with executor(workers=2) as two:
+        first = tune(plan(one, tmp_path / "s.journal", trials=8), two, Silent())
+    alone = [trial for trial in _trials(found) if trial[0] < 8]
+    assert _trials(first) == alone
 
 
 def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(
