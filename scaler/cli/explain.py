@@ -46,7 +46,7 @@ def command(*, target: str | None, as_json: bool, **options: Any) -> None:
     load, the error budget, the hold-down or a signal changed, until the count turns. Over a window
     every change of the count, with its reason.
 
-    Examples: scaler explain llm/chat --url http://localhost:8080; scaler explain llm/chat --log
+    Example: scaler explain llm/chat --url http://localhost:8080; scaler explain llm/chat --log
     decisions/ --at 03:12; scaler explain --log run/decisions.jsonl --from 3600 --to 7200
     """
     log, url = options["log"], options["url"]

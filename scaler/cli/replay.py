@@ -56,7 +56,7 @@ def command(
     Exit status 0: within the bound; 1: beyond it, or no decision could be made again; 2: wrong
     input.
 
-    Examples: scaler replay run/decisions.jsonl; after an upgrade scaler replay decisions/
+    Example: scaler replay run/decisions.jsonl; after an upgrade scaler replay decisions/
     --max-difference 1; scaler replay decisions.jsonl --set slo.ttft_s=3 --set hold_down.window_s=60
     """
     change = settings_change(given)
