@@ -49,6 +49,7 @@ def test_the_hold_lets_go_when_its_span_is_over() -> None:
     script = "at_s ready rate | want\n 0 1 8 | .\n 15 5 8 | .\n 30 5 1 | .\n 45 5 1 | ."
     basis = basis_of(script)
     found = counterfactuals(basis)
+    assert found.hold_left_s is not None
     held = dict(basis.decide().steps[-1].terms)
     assert basis.decide().decided_by is Stage.HOLD_DOWN
     assert found.hold_left_s == pytest.approx(held["span_s"] - held["since_s"])
@@ -100,7 +101,8 @@ def traffic(basis: Basis, factor: float) -> Decision:
     )
     level = None if state.level is None else factor * state.level
     state = replace(state, demand=demand, load=factor * state.load, level=level)
-    work = replace(work, requests_arrived=factor * work.requests_arrived)  # type: ignore[type-var, union-attr]
+    assert not isinstance(work, NoData)
+    work = replace(work, requests_arrived=factor * work.requests_arrived)
     seen = replace(basis.observation, work=work)
     return decide(seen, state, basis.config, basis.now_s)[0]
 

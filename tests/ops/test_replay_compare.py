@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scaler.core.model import Mode
+from scaler.core.model import Mode, NoData
 from scaler.core.publish import POLICY_VERSION
 from scaler.errors import ConfigError, SignalError
 from scaler.ops.replay import Change, log_files, read_heads, read_logs, replay
@@ -76,7 +76,8 @@ def _without_limits(record: Record) -> Record:
     if isinstance(record, StateRecord):
         return record
     seen = record.decision.observation
-    free = replace(seen.replicas, replicas_min=None, replicas_max=None)  # type: ignore[type-var]
+    assert not isinstance(seen.replicas, NoData)
+    free = replace(seen.replicas, replicas_min=None, replicas_max=None)
     return replace(
         record, decision=replace(record.decision, observation=replace(seen, replicas=free))
     )
