@@ -58,7 +58,7 @@ def fitted(url: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
     return out, json.loads(ran.stdout)
 
 
-def _steps(step: StepTime) -> np.ndarray:  # type: ignore[type-arg]  # floats
+def _steps(step: StepTime) -> np.ndarray:
     """Step times over the use of the fleet: sequences, context of each, prompt tokens computed."""
     attention = float(np.mean(PROMPT**2) / 2.0 / np.mean(PROMPT))  # per token, at the lengths
     return np.array(
