@@ -10,8 +10,9 @@ primed forecast is put in place there and the next decision continues from it.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import structlog
 
@@ -34,11 +35,12 @@ log = structlog.get_logger(__name__)
 SERIES = PREFIX + REFERENCE_WORK
 STEP_S = 60.0
 BATCH = 10  # targets of one query: 14 days of them are 200,000 points, some 25 MB for a moment
+CHUNK_S = DAY_S / 2.0  # of one request: its JSON is decoded without a pause, 720 points a target
 DEADLINE_S = 120.0  # for all chunks of one query
 RETRY_S = 600.0
 TRIES_MAX = 6  # a Prometheus that starts together with us gets an hour
 WORK_MAX = 1e6  # replicas' worth; a larger value is none of ours
-_Points = Sequence[tuple[float, float]]
+_Points: TypeAlias = list[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,29 +172,47 @@ class LongHistory:
             log.info("forecast begins without long history", targets=names, reason=reason)
 
     async def _read(self, source: PrometheusSource, asked: Sequence[Wanted]) -> None:
-        """One query for all of ``asked``, then one forecast after the other primed in a thread.
+        """The past of all of ``asked``, then one forecast after the other primed in a thread.
 
         Raises:
             SourceError: when the source does not answer, or not in its time.
         """
         server_s = await source.server_now_s()
         ahead_s = server_s - self._clock.now_s()
-        end_s = server_s - server_s % STEP_S
-        tracks = await source.query_range(
-            _query(asked),
-            start_s=end_s - self._read_s,
-            end_s=end_s,
-            step_s=STEP_S,
-            timeout_s=DEADLINE_S,
-        )
-        found = {_labels(track): track.points for track in tracks}
+        found = await self._fetch(source, asked, server_s)
         for one in asked:
-            points = found.pop(one.labels, ())
+            points = found.get(one.labels, [])
             recalled = await asyncio.to_thread(
                 _primed, points, one, ahead_s=ahead_s, until_s=server_s
             )
             if recalled is not None and one.entry.key in self._seen:  # not dropped meanwhile
                 self._recalled[one.entry.key] = recalled
+
+    async def _fetch(
+        self, source: PrometheusSource, asked: Sequence[Wanted], until_s: float
+    ) -> Mapping[tuple[str, ...], _Points]:
+        """Points by the labels of the target, a chunk after the other, all within ``DEADLINE_S``.
+
+        Raises:
+            SourceError: when a chunk cannot be had.
+        """
+        loop, query = asyncio.get_running_loop(), _query(asked)
+        deadline_s = loop.time() + DEADLINE_S
+        found: dict[tuple[str, ...], _Points] = {}
+        end_s = until_s - until_s % STEP_S
+        start_s = end_s - self._read_s // STEP_S * STEP_S
+        while start_s <= end_s:
+            last_s = min(start_s + CHUNK_S - STEP_S, end_s)
+            for track in await source.query_range(
+                query,
+                start_s=start_s,
+                end_s=last_s,
+                step_s=STEP_S,
+                timeout_s=deadline_s - loop.time(),
+            ):
+                found.setdefault(_labels(track), []).extend(track.points)
+            start_s = last_s + STEP_S
+        return found
 
 
 def held_s(state: ForecastState) -> float:

@@ -154,7 +154,7 @@ async def test_the_next_decision_knows_the_day() -> None:
         assert made.world.entry().decision is not None
         await made.world.tick(3)
         await made.history.read()
-        assert len(made.ranges) == 5  # 14 days of minutes are 20,160: five chunks, and never again
+        assert len(made.ranges) == 29  # 14 days by halves and the minute that is now, never again
         await made.history.close()
 
 
@@ -198,7 +198,7 @@ async def test_many_targets_are_asked_for_in_bounded_queries_one_at_a_time() -> 
             assert (end_s - start_s) / step_s + 1 <= 11_000
         begins = sorted({float(seen.form["start"]) for seen in made.ranges})
         assert begins[0] == made.world.clock.at_s // 60 * 60 - 14 * DAY_S
-        assert {late - early for early, late in pairwise(begins)} == {5000 * 60.0}
+        assert {late - early for early, late in pairwise(begins)} == {DAY_S / 2.0}
         await made.world.tick()
         held = {held_s(entry.state.forecast) for entry in made.world.registry.entries.values()}
         assert min(held) > 0.1 * DAY_S
