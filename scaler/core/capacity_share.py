@@ -117,8 +117,10 @@ def _pooled_per_s(batch: Batch, objective: Objective, saturation: float, *, need
     if batch.prompt <= 0.0:
         return saturation
 
+    prefill = _prefill(batch, objective.ttft_s)
+
     def slack(rate: float) -> float:
-        eta, left_s = _prefill(batch, rate, objective.ttft_s)
+        eta, left_s = prefill(rate)
         return min(eta * left_s / need, eta / rate) - 1.0
 
     return _solve(slack, _SHARE_MIN * saturation, saturation)
@@ -129,17 +131,19 @@ def _alone_per_s(batch: Batch, objective: Objective, pooled: float, *, need: flo
     busy_s, limit, ttft_s = batch.busy_s, batch.sequences_max, objective.ttft_s
     shared_s, clumsiness = batch.output * batch.overhead_s, batch.clumsiness
     sigmas = normal_quantile(objective.attained_ratio)
-    prefills = batch.prompt > 0.0
+    prefill = _prefill(batch, ttft_s) if batch.prompt > 0.0 else None
 
     def slack(rate: float) -> float:
-        share = max(1.0 - rate * busy_s, _TINY)
+        share = 1.0 - rate * busy_s
+        share = _TINY if share < _TINY else share
         mean = rate * shared_s / share
         high = mean + sigmas * math.sqrt(mean * clumsiness / share)
-        fits = (limit + rate * ttft_s) / max(high, _TINY) - 1.0
-        if prefills:
-            eta, left_s = _prefill(batch, rate, ttft_s)
-            fits = min(fits, (eta - rate) * max(left_s, 0.0) / need - 1.0)
-        return fits
+        fits = (limit + rate * ttft_s) / (_TINY if high < _TINY else high) - 1.0
+        if prefill is None:
+            return fits
+        eta, left_s = prefill(rate)
+        waits = (eta - rate) * (left_s if left_s > 0.0 else 0.0) / need - 1.0
+        return waits if waits < fits else fits
 
     floor = _SHARE_MIN / batch.saturated_cost_s
     return _solve(slack, min(floor, pooled), pooled)
@@ -189,15 +193,27 @@ def _between(
     return low
 
 
-def _prefill(batch: Batch, rate: float, limit_s: float) -> tuple[float, float]:
-    """Prompts per second of full steps at this rate, and what a step leaves of ``limit_s``."""
-    share = max(1.0 - rate * batch.busy_s, _TINY)
-    running = min(rate * batch.output * batch.overhead_s / share, batch.sequences_max)
-    room = max(batch.step_tokens_max - running, 1.0)
-    decode_s = batch.overhead_s + running * batch.sequence_s
-    prompt, prefill_s = batch.prompt, batch.prefill_s
-    eta = room / ((decode_s + room * prefill_s) * prompt)
-    return eta, limit_s - decode_s - min(room, prompt) * prefill_s
+def _prefill(batch: Batch, limit_s: float) -> Callable[[float], tuple[float, float]]:
+    """Of a rate: prompts per second of full steps, and what a step leaves of ``limit_s``.
+
+    The searches ask for many rates of one batch.  Limits are therefore comparisons: a call of min()
+    or max() takes longer than all the arithmetic.
+    """
+    prompt, output, prefill_s = batch.prompt, batch.output, batch.prefill_s
+    overhead_s, sequence_s, busy_s = batch.overhead_s, batch.sequence_s, batch.busy_s
+    sequences_max, tokens_max = batch.sequences_max, batch.step_tokens_max
+
+    def at(rate: float) -> tuple[float, float]:
+        share = 1.0 - rate * busy_s
+        running = rate * output * overhead_s / (_TINY if share < _TINY else share)
+        running = sequences_max if running > sequences_max else running
+        room = tokens_max - running
+        room = 1.0 if room < 1.0 else room
+        decode_s = overhead_s + running * sequence_s
+        eta = room / ((decode_s + room * prefill_s) * prompt)
+        return eta, limit_s - decode_s - (prompt if prompt < room else room) * prefill_s
+
+    return at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +244,7 @@ def seen_stretch(
     if place < 0 or above > _STRETCH_TAIL_MAX * total:
         return None
     bound_s = latency.bounds_s[place]
-    eta, left_s = _prefill(batch, rate, bound_s)
+    eta, left_s = _prefill(batch, bound_s)(rate)
     rho = rate / eta
     if rho >= 1.0 or left_s <= 0.0:
         return None

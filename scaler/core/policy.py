@@ -242,7 +242,7 @@ def _latency_step_at(
     Also where another signal asked for more: its replicas bring what the objective asked for.
     """
     stepped = any(
-        proposal.signal in (Signal.TTFT, Signal.ITL) and proposal.replicas > at.wanted
+        proposal.replicas > at.wanted and proposal.signal in (Signal.TTFT, Signal.ITL)
         for proposal in proposals
     )
     return at.now_s if stepped else state.latency_step_at_s

@@ -8,7 +8,7 @@ signals are blind.
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from scaler.core.budget import Budget, missed_ratio
 from scaler.core.capacity import replicas_for
@@ -79,7 +79,8 @@ def _work(at: Situation) -> Proposal | None:
     """The load of the moment, with the slack of queueing."""
     if isinstance(at.observation.work, NoData):
         return None
-    margins = replace(at.margins, forecast=0.0)
+    now = at.margins
+    margins = Margins(sigmas=now.sigmas, forecast=0.0, capacity_ratio=now.capacity_ratio)
     return Proposal(
         signal=Signal.WORK,
         replicas=sized(at, at.load, margins),

@@ -1,6 +1,7 @@
 """The last stages: modes, what the HPA can be made to do, and the Decision itself."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from scaler.core.config import HpaConfig, PolicyConfig
 from scaler.core.hpa_encoding import Resolution, Resolved, resolve_unreachable
@@ -49,7 +50,7 @@ def publish(draft: Draft) -> Decision:
     would_be = count_of(steps)
     if mode is not Mode.ACTIVE and not isinstance(replicas, NoData):
         steps = then(steps, Stage.FROZEN, replicas.wanted, ())
-        encoded = _encode(replicas.wanted, replicas, draft.config.hpa).encoded.double
+        encoded = _resolved(replicas.wanted, replicas, draft.config.hpa).encoded.double
     return Decision(
         at_s=draft.now_s,
         verdict=draft.verdict,
@@ -87,7 +88,7 @@ def _reach(draft: Draft) -> Reached:
     replicas, config = draft.observation.replicas, draft.config
     desired = count_of(draft.steps)
     known = None if isinstance(replicas, NoData) or replicas.inferred else replicas
-    resolved = _encode(desired, known, config.hpa)
+    resolved = _resolved(desired, known, config.hpa)
     if resolved.resolution is Resolution.AS_ASKED or known is None:
         return Reached(steps=draft.steps, encoded=resolved.encoded.double)
     allowed = limits(config, known.replicas_min, known.replicas_max)
@@ -102,16 +103,36 @@ def _reach(draft: Draft) -> Reached:
     return Reached(steps=steps, encoded=resolved.encoded.double)
 
 
-def _encode(desired: int, replicas: Replicas | None, hpa: HpaConfig) -> Resolved:
+def _resolved(desired: int, replicas: Replicas | None, hpa: HpaConfig) -> Resolved:
     """The value for the HPA behind the target; the plain count where its status is not known."""
+    if replicas is None:
+        return _encode(hpa, desired=desired, status=None, spec=None, replicas_max=None)
+    return _encode(
+        hpa,
+        desired=desired,
+        status=replicas.current,
+        spec=replicas.wanted,
+        replicas_max=replicas.replicas_max,
+    )
+
+
+@lru_cache(maxsize=4096)  # of counts and settings: a target asks the same from tick to tick
+def _encode(
+    hpa: HpaConfig,
+    *,
+    desired: int,
+    status: int | None,
+    spec: int | None,
+    replicas_max: int | None,
+) -> Resolved:
     return resolve_unreachable(
         desired=desired,
-        status_replicas=replicas.current if replicas is not None else None,
-        spec_replicas=replicas.wanted if replicas is not None else None,
+        status_replicas=status,
+        spec_replicas=spec,
         tolerances=tolerances_of(hpa),
         cost_over=1.0,
         cost_under=hpa.shortage_price_ratio,
-        replicas_max=replicas.replicas_max if replicas is not None else None,
+        replicas_max=replicas_max,
     )
 
 

@@ -31,7 +31,7 @@ def look(observation: Observation, seen: Seen, config: FreshnessConfig) -> Sight
     last = dict(seen)
     blind: list[Blindness] = []
     lost = 0
-    for signal, value in _signals(observation):
+    for signal, value in zip(_SIGNALS, _values(observation), strict=True):
         if not isinstance(value, NoData):
             last[signal] = now_s
             continue
@@ -62,12 +62,16 @@ def _partial(signal: Signal, coverage_ratio: float) -> Blindness:
     )
 
 
-def _signals(observation: Observation) -> tuple[tuple[Signal, object], ...]:
+_SIGNALS = (Signal.WORK, Signal.QUEUE, Signal.KV_CACHE, Signal.TTFT, Signal.ITL, Signal.GPU)
+
+
+def _values(observation: Observation) -> tuple[object, ...]:
+    """The signals of ``observation`` in the order of ``_SIGNALS``."""
     return (
-        (Signal.WORK, observation.work),
-        (Signal.QUEUE, observation.queue),
-        (Signal.KV_CACHE, observation.kv_cache),
-        (Signal.TTFT, observation.ttft),
-        (Signal.ITL, observation.itl),
-        (Signal.GPU, observation.gpu),
+        observation.work,
+        observation.queue,
+        observation.kv_cache,
+        observation.ttft,
+        observation.itl,
+        observation.gpu,
     )

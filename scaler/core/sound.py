@@ -145,9 +145,10 @@ def _checked(
     """
     total = sum(amounts) + sum(ratios)
     if total <= AMOUNT_MAX and min(amounts) >= 0.0:
-        if not ratios or (min(ratios) >= 0.0 and max(ratios) <= RATIO_MAX):
-            return signal
-        return NoData(cause=Cause.MALFORMED, detail="a ratio outside [0, 1] in the sample")
+        for ratio in ratios:
+            if not 0.0 <= ratio <= RATIO_MAX:
+                return NoData(cause=Cause.MALFORMED, detail="a ratio outside [0, 1] in the sample")
+        return signal
     if not math.isfinite(total):
         return NoData(cause=Cause.NOT_A_NUMBER, detail="NaN or infinity in the sample")
     return NoData(

@@ -4,12 +4,15 @@ A stage that leaves the count alone adds no step, so the last step is what decid
 """
 
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from scaler.core.config import HoldDownConfig, PolicyConfig
 from scaler.core.model import NoData, Proposal, Signal, Stage, Step, Terms
 from scaler.core.proposals import Situation, attainment, objective, relief, sized
 
 Steps = tuple[Step, ...]
+
+_STAGES = {signal: Stage(signal.value) for signal in Signal}
 
 
 def count_of(steps: Steps) -> int:
@@ -26,8 +29,8 @@ def then(steps: Steps, stage: Stage, replicas: int, terms: Terms) -> Steps:
 
 def binding(proposals: tuple[Proposal, ...]) -> Steps:
     """The first step: the largest proposal, the earliest in order among equals."""
-    best = max(proposals, key=lambda proposal: proposal.replicas)
-    return (Step(stage=Stage(best.signal.value), replicas=best.replicas, terms=best.terms),)
+    best = max(proposals, key=attrgetter("replicas"))
+    return (Step(stage=_STAGES[best.signal], replicas=best.replicas, terms=best.terms),)
 
 
 def keep(steps: Steps, at: Situation) -> Steps:
