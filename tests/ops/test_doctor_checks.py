@@ -198,6 +198,7 @@ def condition(type_: str, status: str, reason: str = "") -> tuple[Condition, ...
 
 
 NO_MATCH = NoData(cause=Cause.NO_MATCH, detail="modelName = 'x', but the pods report 'm'")
+FAR = NoData(cause=Cause.UNREACHABLE, detail="timeout")
 DARK = NoData(cause=Cause.EMPTY, detail="no series")
 CPU = Trigger(index=1, type="cpu", metric_type="Utilization", metadata={}, ours=False)
 CASES: tuple[tuple[str, Severity, str, Evidence], ...] = (
@@ -303,6 +304,8 @@ CASES: tuple[tuple[str, Severity, str, Evidence], ...] = (
     ("target-unknown-to-daemon", E, "lists 0", replace(GOOD, peers=(replace(PEER, rows=()),))),
     ("daemon-sees-nothing", E, "queue: empty", row(status="unknown", blind=("queue: empty",))),
     ("daemon-sees-otherwise", E, "queue: empty", row(status="floored", blind=("queue: empty",))),
+    ("daemon-partly-blind", W, "status fresh; kv_cache: absent", row(
+        blind=("work: never", "kv_cache: absent"))),
     ("daemon-not-ready", E, "50 s old", row(age_s=50.0)),
     ("ready-differs", W, "daemon: 0 ready, API: 2", row(ready=0)),
     # What could not be looked at
@@ -312,6 +315,9 @@ CASES: tuple[tuple[str, Severity, str, Evidence], ...] = (
         access=(Access(verb="list", group="", resource="pods", allowed=Unseen(reason="403")),))),
     ("not-checked", W, "no kubeconfig", replace(GOOD, cluster=Unseen(reason="no kubeconfig"))),
     ("not-checked", W, "recording rules", source(ruled=Unseen(reason="422"))),
+    ("pods-without-samples", E, "timeout", pods(dict.fromkeys(PODS, FAR))),
+    ("not-checked", W, "scraped directly", replace(
+        pods(dict.fromkeys(PODS, FAR)), sources=(), outside=True)),
     ("not-checked", W, "no pod is ready", target(ref=replace(REF, pods=()))),
     ("not-checked", W, "gRPC", target(called=Called(address="x", answers=Unseen(reason="TLS")))),
 )  # fmt: skip

@@ -284,4 +284,5 @@ class Evidence:
     peers: tuple[Peer, ...] | Unseen = field(default_factory=lambda: Unseen(reason="no --url"))
     certificates: tuple[Certificate, ...] = ()
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    outside: bool = False  # of the cluster: addresses of pods and Services may not be reached
     account: str = ""  # whose permissions were asked for; empty: those of who runs this

@@ -27,6 +27,7 @@ from scaler.signals.samples import PodRef, TargetRef, TargetSamples
 from scaler.trigger import parse
 
 ALL = "all"
+_CALLED_AT_A_TIME = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ async def gather(request: Request) -> Evidence:
             _samples(targets, request),
             _sources(targets, request),
             _peers(request),
-            asyncio.gather(*(_called(target, request) for target in targets)),
+            _all_called(targets, request),
             _certificates(cluster, link, request),
         )
     finally:
@@ -83,6 +84,7 @@ async def gather(request: Request) -> Evidence:
         peers=peers,
         certificates=certificates,
         policy=request.config.policy,
+        outside=not os.environ.get("KUBERNETES_SERVICE_HOST"),
         account=request.account,
     )
 
@@ -271,6 +273,17 @@ async def _peers(request: Request) -> tuple[Peer, ...] | Unseen:
         return Unseen(reason="give --url of each daemon")
     asked = (daemon.peer(url, timeout_s=request.timeout_s) for url in request.urls)
     return tuple(await asyncio.gather(*asked))
+
+
+async def _all_called(targets: Sequence[Target], request: Request) -> list[Target]:
+    """Every target with the answers to KEDA's questions, a few targets at a time."""
+    slots = asyncio.Semaphore(_CALLED_AT_A_TIME)
+
+    async def one(target: Target) -> Target:
+        async with slots:
+            return await _called(target, request)
+
+    return list(await asyncio.gather(*(one(target) for target in targets)))
 
 
 async def _called(target: Target, request: Request) -> Target:

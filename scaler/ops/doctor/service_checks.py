@@ -58,6 +58,10 @@ BAD_STATUS = rule(
     "daemon-sees-nothing", _E, "the count is held: the daemon has nothing to decide from",
     "mend the signals that the evidence names",
 )  # fmt: skip
+PARTLY_BLIND = rule(
+    "daemon-partly-blind", _W, "decided without these signals",
+    "mend what the causes name; scaler explain tells what each would have proposed",
+)  # fmt: skip
 OTHER_VIEW = rule(
     "daemon-sees-otherwise", _E, "here the same collection works: the daemon runs with other "
     "settings or cannot reach what this can",
@@ -69,6 +73,7 @@ COUNT_DIFFERS = rule(
 )  # fmt: skip
 _SKEW_WARN_S, _SKEW_BAD_S = 2.0, 30.0
 _DAY_S = 86400.0
+_NO_FAULT = ("never", "unsupported")  # causes of a daemon that is new, of an engine without it
 _HELD = ("unknown", "floored", "held", "faulty")
 
 
@@ -214,6 +219,8 @@ def _row(target: Target, row: Row, peer: Peer) -> Iterator[Finding]:
         yield found(BAD_STATUS, place, text, severity=severity)
         if not row.faults and _works_here(target):
             yield found(OTHER_VIEW, place, f"daemon: {blind}; here every signal has samples")
+    elif lost := [one for one in row.blind if not one.endswith(_NO_FAULT)]:
+        yield found(PARTLY_BLIND, place, f"status {row.status}; {'; '.join(lost)}")
     if row.age_s is not None and row.age_s > 3.0 * peer.tick_s:
         text = f"the latest decision is {row.age_s:.0f} s old, a tick is {peer.tick_s:g} s"
         yield found(PEER_UNREADY, place, text)

@@ -10,7 +10,8 @@ from scaler.ops.lint.model import Finding, Place, Severity, found
 _E, _W, _I = Severity.ERROR, Severity.WARNING, Severity.INFO
 DOWN = rule(
     "source-unreachable", _E, "the daemon is blind for every target of this source",
-    "check sources.*.url, ca_file, token_file and the network policy",
+    "check sources.*.url, ca_file, token_file and the network policy; names of Services resolve "
+    "in the cluster alone: kubectl exec deploy/vllm-scaler -- scaler doctor --config ...",
 )  # fmt: skip
 QUERY_FAILED = rule(
     "query-failed", _E, "this query of the daemon has no answer",

@@ -1,7 +1,7 @@
 """What the daemon's own code collects for a target, held against its pods and its objectives."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from scaler.core.model import Cause, Latency, NoData
 from scaler.ops.doctor.evidence import Evidence, Target, Unseen
@@ -67,6 +67,7 @@ NO_GPU = rule(
 ASLEEP = rule(
     "engine-asleep", _W, "a ready pod sleeps: it is counted and cannot serve", "wake the engine",
 )  # fmt: skip
+_INSIDE = "run it in the cluster: kubectl exec deploy/vllm-scaler -- scaler doctor --config ..."
 _NAMES = {
     "running": "num_requests_running",
     "waiting": "num_requests_waiting",
@@ -91,7 +92,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         elif samples.failure is not None:
             yield found(BLIND, of(target), f"{samples.failure.cause}: {samples.failure.detail}")
         else:
-            yield from _pods(target, samples, evidence.now_s)
+            yield from _pods(target, samples, evidence)
             yield from _gpus(target, samples, evidence.now_s)
             yield from _objectives(target, samples)
             for signal, fault_ in samples.faults.items():
@@ -110,7 +111,7 @@ def _identity(target: Target) -> Iterator[Finding]:
         yield found(OTHER_TARGET, of(target, "metadata.target"), text)
 
 
-def _pods(target: Target, samples: TargetSamples, now_s: float) -> Iterator[Finding]:
+def _pods(target: Target, samples: TargetSamples, evidence: Evidence) -> Iterator[Finding]:
     ready = _ready(target)
     if ready is None:
         reason = target.missing or "no API says which pods the target has"
@@ -131,10 +132,20 @@ def _pods(target: Target, samples: TargetSamples, now_s: float) -> Iterator[Find
         text = f"{len(wrong)} of {len(ready)} ready pods: {one.detail}"
         yield found(WRONG_MODEL, of(target, "metadata.modelName"), text, severity=severity)
     rest = {name: one for name, one in seen.items() if name not in wrong}
+    if evidence.outside and not evidence.sources and _unreachable(rest.values()):
+        reason = "pods are scraped directly, and their network is not reached from here"
+        yield unchecked(of(target), "signals", Unseen(reason=reason), fix=_INSIDE)
+        return
     yield from _coverage(target, rest, len(ready))
     good = [one for one in rest.values() if isinstance(one, PodSample)]
-    yield from _age(target, good, len(ready), now_s)
+    yield from _age(target, good, len(ready), evidence.now_s)
     yield from _metrics(target, good)
+
+
+def _unreachable(seen: Iterable[PodSample | NoData | None]) -> bool:
+    """Whether every pod failed for the network's reason."""
+    causes = {one.cause if isinstance(one, NoData) else None for one in seen}
+    return causes == {Cause.UNREACHABLE}
 
 
 def _ready(target: Target) -> tuple[PodRef, ...] | None:
