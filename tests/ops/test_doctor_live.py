@@ -85,6 +85,19 @@ async def test_missing_permissions_are_errors_where_the_daemon_cannot_do_without
     ]
 
 
+async def test_the_lease_is_asked_about_where_daemons_elect_a_leader() -> None:
+    async with installation() as found:
+        found.api.denied = frozenset({("update", "leases")})
+        state = replace(found.config.state, lease_name="vllm-scaler")
+        unknown = await examined(found, config=replace(found.config, state=state))
+        state = replace(state, lease_namespace="vllm-scaler")
+        denied = await examined(found, config=replace(found.config, state=state))
+    assert "namespace is not known: give --service-account" in told(unknown, "not-checked")
+    assert "may not update leases.coordination.k8s.io vllm-scaler in vllm-scaler" in told(
+        denied, "permission-missing"
+    )
+
+
 async def test_an_objective_inside_a_bucket_names_its_bounds_and_both_remedies() -> None:
     async with installation(chat(ttftSloSeconds="2")) as found:
         report = await examined(found)

@@ -126,9 +126,14 @@ async def _cluster(client: kube.DatedClient | None, request: Request) -> Cluster
         account=request.account,
     )
     state = config.state
-    if isinstance(seen, Unseen) or not (state.lease_name and state.lease_namespace):
+    if isinstance(seen, Unseen) or not state.lease_name:
         return seen
-    wanted = kube.lease_access(state.lease_namespace, state.lease_name)
+    namespace = state.lease_namespace or request.account.partition(":")[0]
+    wanted = kube.lease_access(namespace, state.lease_name)
+    if not namespace:
+        reason = Unseen(reason="the daemon's namespace is not known: give --service-account")
+        unseen = tuple(replace(one, allowed=reason) for one in wanted)
+        return replace(seen, access=(*seen.access, *unseen))
     more = await kube.permissions(client, wanted, account=request.account)
     return replace(seen, access=(*seen.access, *more))
 
