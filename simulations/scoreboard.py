@@ -15,6 +15,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from scaler.errors import ScenarioError
 from simulations.controller import Clock
@@ -163,10 +164,13 @@ def _arenas(
     return arenas, solved
 
 
-def _bounded(entry: Json, bound: Mapping[str, float]) -> Json:
-    """``entry`` with the oracle's numbers; null where there is no oracle."""
+def _bounded(entry: Json, bound: Mapping[str, Any]) -> Json:
+    """``entry`` with the oracle's numbers; null where no schedule found reaches the target.
+
+    Such a schedule is the one that attains most, and its GPU-hours bound nothing.
+    """
     hours = entry.get("gpu_hours_at_target", entry["gpu_hours"])
-    oracle = bound.get("gpu_hours")
+    oracle = bound.get("gpu_hours") if bound.get("reached") else None
     return {
         **entry,
         "oracle_gpu_hours": oracle,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from scaler.errors import ScenarioError
 from simulations.run_cache import being_written
@@ -44,15 +45,27 @@ class StoredTrace:
         return self.path.name
 
     def __iter__(self) -> Iterator[Requests]:
-        """The chunks, in order of arrival; read anew from the trace where the copy has gone."""
+        """The chunks, in order of arrival; read anew from the trace where the copy is lost or torn.
+
+        Raises:
+            ScenarioError: the copy is lost, and the trace is not what it was.
+        """
         try:
             rows = np.load(self._copy, mmap_mode="r")
-        except (OSError, ValueError):
-            stored_trace(self.path, folder=self.folder, skip_bad_rows=self.skip_bad_rows)
-            rows = np.load(self._copy, mmap_mode="r")
+        except (OSError, ValueError, EOFError):
+            rows = self._anew()
         for begin in range(0, len(rows), CHUNK_ROWS):
             part = rows[begin : begin + CHUNK_ROWS]
             yield Requests(**{name: np.array(part[name]) for name in COLUMNS.names or ()})
+
+    def _anew(self) -> npt.NDArray[np.void]:
+        """The rows of a copy that is made again."""
+        self._copy.with_suffix(".json").unlink(missing_ok=True)  # it vouches for the copy
+        made = stored_trace(self.path, folder=self.folder, skip_bad_rows=self.skip_bad_rows)
+        if made.fingerprint != self.fingerprint:
+            raise ScenarioError(f"{self.path}: has changed since it was read")
+        rows: npt.NDArray[np.void] = np.load(self._copy, mmap_mode="r")
+        return rows
 
     @property
     def _copy(self) -> Path:

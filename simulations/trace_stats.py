@@ -9,11 +9,12 @@ import numpy.typing as npt
 from simulations.trace_chunks import Requests
 
 MINUTE_S = 60.0
+SPAN_MIN_S = 1.0  # a single arrival has no span, and no rate of billions either
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceStats:
-    """Rates are requests (or tokens) per second; quantiles are exact."""
+    """Rates are requests (or tokens) per second, of at least one second; quantiles are exact."""
 
     requests: int
     span_s: float
@@ -40,7 +41,7 @@ def stats_of(chunks: Iterable[Requests]) -> TraceStats:
         outputs = _add(outputs, chunk.output_tokens)
         tenants = max(tenants, int(chunk.tenant.max(initial=-1)) + 1)
         last_s = float(chunk.arrival_s[-1])
-    span_s = max(last_s, 1e-9)
+    span_s = max(last_s, SPAN_MIN_S)
     whole = minutes[:-1] if minutes.size > 1 else minutes
     return TraceStats(
         requests=int(minutes.sum()),

@@ -79,6 +79,8 @@ _COLUMNS = (
 def _heading(trace: str, entry: Entry) -> str:
     oracle = entry["oracle_gpu_hours"]
     known = "" if oracle is None else f", oracle {oracle:,.1f} GPU-hours"
+    if oracle is None and entry["oracle_bound_gpu_hours"] is not None:  # it was looked for
+        known = ", no schedule found reaches it"
     return (
         f"{trace}: {entry['requests']:,} requests, {entry['slo_attainable_ratio']:.2%} attainable,"
         f" target {entry['attainment_target']:.2%}{known}"
@@ -101,13 +103,17 @@ def _line(entry: Entry) -> str:
         f"  {name:<22} {entry['variant']:<10} {_number(hours, '9,.1f'):>9}"
         f" {_number(over if hours is not None else None, '8.3f'):>8}"
         f" {entry['slo_attainment_ratio']:>9.2%} {entry['gpu_hours']:>10,.1f}"
-        f" {_number(ttft['p95'], '8.2f'):>8}s {_number(ttft['p99'], '7.2f'):>7}s"
+        f" {_seconds(ttft['p95']):>9} {_seconds(ttft['p99']):>8}"
         f" {entry['replica_changes']:>8}"
     )
 
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}s"
 
 
 # Progress

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,11 +161,14 @@ def _policy(name: str, config: PolicyConfig, form: dict[str, Any]) -> "Policy":
     given = [option for option in FORM_OPTIONS if form[option] is not None]
     if given and name not in PEERS:
         raise ScenarioError(f"--{given[0]} is for a peer, and {name} is none")
+    knob = form["knob"]
+    if knob is not None and not 0.0 < knob < math.inf:
+        raise ScenarioError(f"--knob = {knob}, {name}'s {PEERS[name].knob} must be finite, above 0")
     return peer_policy(
         name,
         config,
         variant=form["variant"] or SHIPPED,
-        knob=form["knob"],
+        knob=knob,
         behaviour=Behaviour(form["behaviour"] or Behaviour.OWN),
     )
 

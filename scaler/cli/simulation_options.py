@@ -144,7 +144,9 @@ def scenario(
     kubernetes = parse_version(options["kubernetes_version"])
     config = _policy_config(options)
     low, high = options["min_replicas"], options["max_replicas"]
-    if low < 0 or high < max(low, 1):  # said in the words of the options
+    if high < 1:  # said in the words of the options
+        raise ScenarioError(f"--max-replicas = {high}, must be at least 1")
+    if not 0 <= low <= high:
         raise ScenarioError(f"--min-replicas = {low}, must be in [0, {high}], --max-replicas")
     if options["seed"] < 0:
         raise ScenarioError(f"--seed = {options['seed']}, must be at least 0")
@@ -234,15 +236,18 @@ def _gpus(options: dict[str, Any]) -> "GpuPool":
     from simulations.lifecycle import GpuPool  # noqa: PLC0415
 
     total, most = options["gpus_total"], options["gpus_max"]
+    provisioning = _drawn("--node-provisioning-s", options["node_provisioning_s"])
     if most is None:
         return GpuPool(total=total)
-    if total is None or most < total:
+    if total is None:
+        raise ScenarioError(f"--gpus-max = {most}, needs --gpus-total")
+    if most < total:
         raise ScenarioError(f"--gpus-max = {most}, must be at least --gpus-total, {total}")
     return GpuPool(
         total=total,
         provisioned_max=most,
         gpus_per_node=options["gpus_per_node"],
-        node_provisioning=_drawn("--node-provisioning-s", options["node_provisioning_s"]),
+        node_provisioning=provisioning,
     )
 
 

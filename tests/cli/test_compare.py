@@ -93,6 +93,22 @@ def test_it_writes_a_scoreboard_and_prints_a_table(run, traces, tmp_path: Path) 
     assert f"written to {out}" in lines
 
 
+def test_a_schedule_that_misses_the_target_is_no_oracle(run, traces, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Start-ups of 600 s on 900 s of load: only who begins with its replicas reaches the target."""
+    out = tmp_path / "out"
+    options = ("--start-up-s", "600", "--load-factor", "2", "--jobs", "1", "--max-replicas", "16")
+    late = ("--replica-model", "llama-3.1-8b-rtx-4090-tp1", *options)
+    status, printed, _ = run(
+        traces[0], "--out", str(out), "--policies", "predictive,fixed:16", *late
+    )
+    assert status == 0
+    entries = json.loads((out / "scoreboard.json").read_text())
+    for entry in entries:
+        assert entry["oracle_gpu_hours"] is entry["gpu_hours_over_oracle"] is None
+        assert entry["oracle_bound_gpu_hours"] > 0.0
+    assert "no schedule found reaches it" in printed.splitlines()[0]
+
+
 def test_the_table_has_who_needs_least_first(run, traces, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     status, printed, _ = run(
         traces[0], "--out", str(tmp_path), "--policies", "fixed:5,fixed:1,fixed:4", *TINY[2:]

@@ -54,6 +54,14 @@ def test_stats_for_people_and_for_scripts(run, tmp_path: Path) -> None:  # type:
     assert found["rows_skipped"] == 0
 
 
+def test_a_single_request_has_no_rate_of_billions(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = text_file(tmp_path, f"{HEADER}\n0,30,5\n")
+    found = json.loads(run("stats", path, "--json")[1])
+    # One request, 30 prompt and 5 output tokens, over the one second that counts at least.
+    rates = (found["mean_per_s"], found["prompt_tokens_per_s"], found["output_tokens_per_s"])
+    assert (found["span_s"], *rates) == (0.0, 1.0, 30.0, 5.0)
+
+
 def test_a_bad_row_is_named_and_may_be_left_out(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     path = text_file(tmp_path, f"{HEADER}\n0,10,5\n1,10,-4\n2,x,5\n3,10,5\n")
     for arguments in (("stats", path), ("convert", path, "--out", tmp_path / "out.csv")):

@@ -231,6 +231,30 @@ def test_a_copy_that_has_gone_is_made_again(tmp_path: Path) -> None:
     assert sum(len(chunk) for chunk in stored) == 3
 
 
+@pytest.mark.parametrize("kept_bytes", [None, 0, 140])
+def test_a_copy_that_is_torn_is_made_again(tmp_path: Path, kept_bytes: int | None) -> None:
+    """Its note alone is left, or an empty file, or one that ends in the middle of the rows."""
+    stored = stored_trace(_trace(tmp_path), folder=tmp_path / "cache")
+    (copy,) = (tmp_path / "cache" / "traces").glob("*.npy")
+    content = copy.read_bytes()
+    copy.unlink()
+    if kept_bytes is not None:
+        assert kept_bytes < len(content)
+        copy.write_bytes(content[:kept_bytes])
+    assert sum(len(chunk) for chunk in stored) == 3
+    assert copy.read_bytes() == content
+
+
+def test_a_copy_is_not_made_again_of_another_trace(tmp_path: Path) -> None:
+    path = _trace(tmp_path)
+    stored = stored_trace(path, folder=tmp_path / "cache")
+    (copy,) = (tmp_path / "cache" / "traces").glob("*.npy")
+    copy.unlink()
+    _trace(tmp_path, rows=ROWS + "8,1,3,a\n")
+    with pytest.raises(ScenarioError, match="has changed since it was read"):
+        list(stored)
+
+
 def test_skipped_rows_are_counted_also_from_the_copy(tmp_path: Path) -> None:
     path = _trace(tmp_path, rows=ROWS + "8,-1,3,a\n")
     for _ in range(2):
