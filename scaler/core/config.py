@@ -122,7 +122,7 @@ class SignalConfig:
         why="TTFT percentile as a share of its objective at which scale-down stops",
     )
     latency_burn_factor: float = setting(
-        5.0,
+        10.0,
         low=1.0,
         high=1000.0,
         tune=True,
@@ -218,14 +218,14 @@ class HoldDownConfig:
         1.5, low=0.0, high=20.0, tune=True, why="hold at least so many start-up times"
     )
     margin_ratio: float = setting(
-        0.06,
+        0.09,
         low=0.0,
         high=1.0,
         tune=True,
         why="the remaining replicas carry the load with this to spare",
     )
     sigma_min_factor: float = setting(
-        1.0,
+        2.0,
         low=0.0,
         high=5.0,
         tune=True,
