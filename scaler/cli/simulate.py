@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from simulations.scenario import Policy
 
 COMPILING = "loading the replica model (compiled once, which takes half a minute)"
+KNOB_MIN, KNOB_MAX = 0.001, 1e9  # a quantity of Kubernetes has no less than a thousandth
 FORM_OPTIONS = ("variant", "knob", "behaviour")
 
 
@@ -162,8 +162,11 @@ def _policy(name: str, config: PolicyConfig, form: dict[str, Any]) -> "Policy":
     if given and name not in PEERS:
         raise ScenarioError(f"--{given[0]} is for a peer, and {name} is none")
     knob = form["knob"]
-    if knob is not None and not 0.0 < knob < math.inf:
-        raise ScenarioError(f"--knob = {knob}, {name}'s {PEERS[name].knob} must be finite, above 0")
+    if knob is not None and not KNOB_MIN <= knob <= KNOB_MAX:
+        meaning = PEERS[name].knob
+        raise ScenarioError(
+            f"--knob = {knob:g}, must be in [{KNOB_MIN:g}, {KNOB_MAX:g}]: {meaning}"
+        )
     return peer_policy(
         name,
         config,
