@@ -156,10 +156,12 @@ def _plan(
         ScenarioError: a trace or another option is.
     """
     from simulations.scoreboard import Kind, Plan  # noqa: PLC0415
-    from simulations.scoreboard_policies import policy_names  # noqa: PLC0415
+    from simulations.scoreboard_policies import ORACLE, policy_names  # noqa: PLC0415
     from simulations.sweep_traces import stored_trace  # noqa: PLC0415
 
     names = policy_names(policies)
+    if no_oracle and names == (ORACLE,):
+        raise ScenarioError(f"--policies {ORACLE} and --no-oracle leave nothing to compare")
     kinds = {Kind(name) for name in _variants(variants)}
     if frontier:
         kinds.add(Kind.FRONTIER)

@@ -188,6 +188,7 @@ def test_a_baseline_is_tuned_on_the_traces_after_tune_on(run, traces, tmp_path: 
     ("arguments", "parts"),
     [
         (("--policies", "keda"), ("keda is unknown", "predictive", "keda-queue", "fixed:N")),
+        (("--policies", "oracle"), ("--policies oracle", "--no-oracle")),
         (("--variants", "best"), ("--variants: best", "shipped, tuned")),
         (("--variants", "tuned"), ("--variants tuned", "--tune-on TRACE")),
         (("--jobs", "0"), ("jobs = 0", "[1, 1024]")),
