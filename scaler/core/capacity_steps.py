@@ -190,8 +190,15 @@ def follow(published: Four, target: Four, *, most: float) -> Four:
     t0, t1, t2, t3 = target
     least = 1.0 / most
     return (
-        min(max(t0, p0 * least), p0 * most),
-        min(max(t1, p1 * least), p1 * most),
-        min(max(t2, p2 * least), p2 * most),
-        min(max(t3, p3 * least), p3 * most),
+        _within(t0, p0 * least, p0 * most),
+        _within(t1, p1 * least, p1 * most),
+        _within(t2, p2 * least, p2 * most),
+        _within(t3, p3 * least, p3 * most),
     )
+
+
+def _within(value: float, low: float, high: float) -> float:
+    """``value`` or the end that it is beyond."""
+    if low > value:
+        return low
+    return high if high < value else value

@@ -72,7 +72,7 @@ def propose(situation: Situation) -> tuple[Proposal, ...]:
         _latency(situation, Signal.ITL),
         _gpu(situation),
     )
-    return tuple(proposal for proposal in made if proposal is not None)
+    return tuple([proposal for proposal in made if proposal is not None])
 
 
 def _work(at: Situation) -> Proposal | None:

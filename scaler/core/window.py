@@ -51,4 +51,6 @@ def normal_quantile(ratio: float) -> float:
 
 def decay(elapsed_s: float, time_constant_s: float) -> float:
     """Weight that remains of the past after ``elapsed_s``: exp(-elapsed / time constant)."""
-    return math.exp(-max(elapsed_s, 0.0) / time_constant_s)
+    if elapsed_s <= 0.0:
+        return 1.0
+    return math.exp(-elapsed_s / time_constant_s)
