@@ -328,7 +328,8 @@ async def test_a_server_that_comes_later_is_asked_again_by_itself() -> None:
         def late(seen: Seen) -> Canned:
             nonlocal refused
             refused += 1
-            return error(503, "unavailable", "starting") if refused <= 2 else good(seen)
+            # Each round tries twice: two rounds fail, and the second is not said again.
+            return error(503, "unavailable", "starting") if refused <= 4 else good(seen)
 
         made.server.answering = late
         await made.world.tick()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from scaler.service.long_history import SERIES, LongHistory, held_s
 from scaler.service.registry import Entry, entry_id, watched_key
@@ -78,7 +79,10 @@ def test_two_days_of_the_real_program_prime_the_forecasts(prometheus: RealPromet
         made.loop.sinks = (history,)
         await made.tick(2, every_s=0.5)
         await history.read()
-        await made.tick(every_s=0.5)
+        with structlog.testing.capture_logs() as lines:
+            await made.tick(every_s=0.5)
+        # Of the sparse one the last value stands for the minutes in between.
+        assert [line["read_days"] for line in lines] == pytest.approx([2.0, 2.0], abs=0.02)
         await history.close()
         return [made.entry(name) for name in ("chat", SPARSE, "unknown")]
 
