@@ -91,10 +91,10 @@ def test_holes_are_said(run: Run, tmp_path: Path) -> None:
 
 def test_another_version_is_said(run: Run, tmp_path: Path) -> None:
     log = simulated_log(tmp_path)
-    log.write_bytes(log.read_bytes().replace(b'"policy_version":"1"', b'"policy_version":"0"'))
+    log.write_bytes(log.read_bytes().replace(b'"policy_version":"2"', b'"policy_version":"0"'))
     status, printed, _ = run("replay", str(log))
     assert status == 1
-    assert printed.startswith("logged under policy version 0, decided again under 1\n")
+    assert printed.startswith("logged under policy version 0, decided again under 2\n")
     assert run("replay", str(log), "--max-difference", "0")[0] == 0  # the upgrade check
 
 
@@ -168,7 +168,7 @@ def test_a_window_is_explained_by_its_changes(run: Run, tmp_path: Path) -> None:
 def test_what_another_version_or_no_state_leaves_open_is_said(run: Run, tmp_path: Path) -> None:
     log = simulated_log(tmp_path)
     whole = log.read_bytes()
-    log.write_bytes(whole.replace(b'"policy_version":"1"', b'"policy_version":"0"'))
+    log.write_bytes(whole.replace(b'"policy_version":"2"', b'"policy_version":"0"'))
     assert "decides otherwise from the same inputs" in run("explain", "--log", str(log))[1]
     log.write_bytes(b"".join(whole.splitlines(keepends=True)[1:]))
     printed = run("explain", "--log", str(log))[1]

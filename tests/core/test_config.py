@@ -74,7 +74,7 @@ def test_the_tuner_sees_exactly_what_it_may_move() -> None:
     assert {item.path for item in tunable(PolicyConfig())} == {
         item.path for item in EVERY if item.setting.tune
     }
-    assert {"hold_down.window_s", "forecast.quantile_ratio"} <= {
+    assert {"budget.price_factor", "forecast.quantile_ratio"} <= {
         item.path for item in tunable(PolicyConfig())
     }
     assert all(isinstance(item.default, float) for item in tunable(PolicyConfig()))
