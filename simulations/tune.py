@@ -177,7 +177,9 @@ class _Search:
     def _batch(self, tried: Sequence[Tried]) -> None:
         """Ask, run, tell."""
         asked = self._study.unfinished() or self._ask(tried)
-        rivals = self._rivals(tried)
+        first = asked[0].number - asked[0].number % self._plan.batch
+        # Of earlier batches alone: what is given up must not depend on where a search was stopped.
+        rivals = self._rivals([one for one in tried if one.number < first])
         jobs = [self._job(f"trial {a.number}", a.values, Role.TRAIN, rivals) for a in asked]
 
         def ended(place: int, result: TrialResult) -> None:
