@@ -53,6 +53,11 @@ def trace(**changes: object) -> list[Requests]:
     return list(generate(TraceSpec(**{**settings, **changes}), seed=3))  # type: ignore[arg-type]
 
 
+def heavy_trace() -> list[Requests]:
+    """More than the replicas can serve that a careful daemon has before the step."""
+    return trace(peak_per_s=80.0)
+
+
 def falling_trace() -> list[Requests]:
     """40 requests a second until 1200 s, then a twentieth of them."""
     whole = join(trace(at_s=0.0))
@@ -194,7 +199,7 @@ def test_blind_is_not_idle(text: str) -> None:
 )
 def test_a_sick_fleet_is_no_reason_for_fewer_replicas(text: str) -> None:
     """Not at any moment fewer than without the fault."""
-    healthy, sick = run(), run(text)
+    healthy, sick = run(requests=heavy_trace()), run(text, requests=heavy_trace())
     at_s = healthy.timeline.column("at_s")
     inside = (at_s >= 600.0) & (at_s < 1800.0)
     wanted = [r.timeline.column("replicas_wanted")[: len(at_s)][inside] for r in (healthy, sick)]
@@ -203,7 +208,7 @@ def test_a_sick_fleet_is_no_reason_for_fewer_replicas(text: str) -> None:
 
 
 def test_crashes_keep_replicas_from_being_ready_while_they_last() -> None:
-    result = run("crash-loop:500:1500")
+    result = run("crash-loop:500:1500", requests=heavy_trace())
     at_s, ready = result.timeline.column("at_s"), result.timeline.column("replicas_ready")
     inside = (at_s >= 500.0) & (at_s < 1500.0)
     assert ready[inside].max() == ready[at_s < 500.0].max()
@@ -211,7 +216,7 @@ def test_crashes_keep_replicas_from_being_ready_while_they_last() -> None:
 
 
 def test_a_limit_of_gpus_leaves_replicas_unschedulable_while_it_lasts() -> None:
-    result = run("gpu-limit:500:1500:2")
+    result = run("gpu-limit:500:1500:2", requests=heavy_trace())
     at_s, ready = result.timeline.column("at_s"), result.timeline.column("replicas_ready")
     inside = (at_s >= 500.0) & (at_s < 1500.0)
     assert ready[inside].max() == 2.0
