@@ -138,18 +138,18 @@ def test_moves_begin_near_the_attainment_that_is_wanted() -> None:
 
 
 def test_what_moved_the_result_is_important() -> None:
-    # The window alone decides both; 20 trials show correlations up to 1.96 / sqrt(19) by chance.
+    # The proof of idleness alone decides both; 20 trials show correlations up to 1.96 / sqrt(19) by chance.
     points = [
         trial(
             n,
             (0.9 + 0.004 * n, 100.0 + n),
-            hold_down__window_s=10.0 * n,
+            zero__idle_proof_s=100.0 + 10.0 * n,
             signals__gpu_busy_ratio=0.5 + 0.01 * (7 * n % 20),
         )
         for n in range(20)
     ]
     shares = importance(SPACE, points)
-    assert shares["hold_down.window_s"] == 1.0
+    assert shares["zero.idle_proof_s"] == 1.0
     assert shares["signals.gpu_busy_ratio"] == 0.0
     assert shares["budget.price_factor"] == 0.0, "it was never moved"
     assert set(importance(SPACE, points[:2]).values()) == {None}

@@ -30,7 +30,7 @@ def test_ranges_are_those_declared_and_hold_the_default() -> None:
     [
         ("budget.price_factor", True, 0.01),  # 0.01 to 10,000: six decades
         ("forecast.quantile_ratio", False, 0.5),  # 0.5 to 0.999
-        ("hold_down.window_s", False, 0.0),  # 0 to 7200, 12 times the default of 600
+        ("hold_down.start_up_factor", False, 0.0),  # 0 to 20, 13 times the default of 1.5
         ("zero.idle_proof_s", True, 20.0),  # 0 to 86400, 144 times 600: from 600 / 30
     ],
 )
@@ -53,10 +53,10 @@ def test_the_defaults_applied_are_the_settings_begun_with() -> None:
 
 
 def test_applied_changes_what_it_is_given_alone() -> None:
-    tuned = applied(BASE, {**defaults(SPACE), "hold_down.window_s": 123.0})
-    assert tuned.hold_down.window_s == 123.0
+    tuned = applied(BASE, {**defaults(SPACE), "zero.idle_proof_s": 123.0})
+    assert tuned.zero.idle_proof_s == 123.0
     tree, was = as_tree(tuned), as_tree(BASE)
-    tree["hold_down"]["window_s"] = was["hold_down"]["window_s"]
+    tree["zero"]["idle_proof_s"] = was["zero"]["idle_proof_s"]
     assert tree == was
 
 
