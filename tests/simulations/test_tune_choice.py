@@ -138,7 +138,8 @@ def test_moves_begin_near_the_attainment_that_is_wanted() -> None:
 
 
 def test_what_moved_the_result_is_important() -> None:
-    # The proof of idleness alone decides both; 20 trials show correlations up to 1.96 / sqrt(19) by chance.
+    # The proof of idleness alone decides both; 20 trials show correlations up to
+    # 1.96 / sqrt(19) by chance.
     points = [
         trial(
             n,
