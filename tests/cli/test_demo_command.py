@@ -26,17 +26,17 @@ def demo(*arguments: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.timeout(LIMIT_S + 20)
 def test_a_plain_run_prints_a_line_a_tick_and_a_summary(tmp_path: Path) -> None:
     log = tmp_path / "daemon.log"
-    done = demo("--duration-s", "450", "--speed", "inf", "--plain", "--log-file", str(log))
+    done = demo("--duration-s", "600", "--speed", "inf", "--plain", "--log-file", str(log))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     rows = [found for line in lines if (found := LINE.fullmatch(line))]
-    assert [int(row["t"]) for row in rows] == list(range(0, 451, 15))
+    assert [int(row["t"]) for row in rows] == list(range(0, 601, 15))
     assert {row["target"] for row in rows} == {"llm/vllm-llama-70b"}
-    # The load has doubled by then: more is wanted, and a replica that was started serves.
+    # The load has doubled by t=300: more is wanted, and what was started then serves minutes later.
     assert int(rows[-1]["desired"]) > int(rows[0]["desired"]) == 2
     assert max(int(row["ready"]) for row in rows) > 2
     assert len(lines) == len(rows) + 5
-    assert lines[len(rows)].startswith("played 7.5 min of traffic")
+    assert lines[len(rows)].startswith("played 10.0 min of traffic")
     assert re.match(r"requests: \d+, first token within 2 s: \d+\.\d+%", lines[len(rows) + 1])
     assert "failed reads: 0" in lines[-1]
     assert "live page: http://127.0.0.1:" in done.stderr
