@@ -10,7 +10,8 @@ from tests.e2e.harness import Cluster, Keda, Process, until
 SETTINGS = {
     "policy": {
         "tick_s": 1.0,
-        "hold_down": {"window_s": 3.0},
+        "demand": {"rate_time_constant_s": 5.0},
+        "hold_down": {"window_s": 3.0, "level_s": 15.0},
         "start_up": {"prior_s": 2.0},
     },
 }
@@ -43,6 +44,12 @@ async def status(daemon) -> str:
     return str(targets[0]["status"]) if targets else ""
 
 
+async def decided_by(daemon) -> str:
+    _, text = await daemon.get("/api/targets")
+    targets = json.loads(text)["targets"] if text else []
+    return str(targets[0]["decided_by"]) if targets else ""
+
+
 async def answered(client) -> int | None:
     value = await client.read("chat")
     return value if isinstance(value, int) else None
@@ -54,19 +61,30 @@ async def test_without_the_kubernetes_api_the_load_decides_and_nothing_is_lowere
     async def fresh():
         return await answered(client) if await status(daemon) == "fresh" else None
 
-    before = await until(fresh, "a fresh answer", 20.0)
+    cluster.load("chat", requests_per_s=15.0, running=40.0)
+    await until(fresh, "a fresh answer", 20.0)
     await cluster.api.stop()
 
     async def load_only():
         return await status(daemon) == "load_only"
 
     await until(load_only, "the outage is noticed", 30.0)
+    before = await answered(client)
+    assert before is not None
+    assert before > 1
     cluster.load("chat", requests_per_s=0.0, running=0.0)  # idle, and still not lowered
     seen = []
-    for _ in range(8):  # beyond the hold of 3 s
+
+    async def lower_but_for_the_outage():
+        seen.append(await client.read("chat"))
+        return await decided_by(daemon) == "no_api"
+
+    await until(lower_but_for_the_outage, "the load alone would lower the count", 40.0)
+    for _ in range(5):  # beyond the hold of 3 s
         seen.append(await client.read("chat"))
         await asyncio.sleep(1.0)
-    assert all(isinstance(value, int) and value >= min(before, 4) for value in seen), seen
+    assert all(isinstance(value, int) and value >= before for value in seen), seen
+    assert await decided_by(daemon) == "no_api"
     cluster.load("chat", requests_per_s=40.0, running=60.0, waiting=40.0)
 
     async def higher():
