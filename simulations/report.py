@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from simulations.attained import NONE, Attained
 from simulations.faults import Fault
 from simulations.report_page import TIME_CHARTS, column, page
 from simulations.report_records import Records
@@ -21,6 +22,8 @@ DRAWN = (
 )  # fmt: skip
 
 
+ATTAINED_WINDOW_S = 300.0
+"""Over so long the share within the objectives is taken: some thousand requests, or a start-up."""
 OF_THE_MACHINE = frozenset({"wall_s", "decide_wall_s", "simulated_requests_per_s"})
 """Keys of summary.json that are left out: the rest depends on the scenario alone."""
 
@@ -59,7 +62,8 @@ def render_simulation(
         "replicas_max": scenario.scaled_object.replicas_max,
         "tick_s": scenario.policy.config.tick_s,
         "end_s": result.end_s,
-        "timeline": timeline_data(result.timeline),
+        "timeline": timeline_data(result.timeline, attained=result.attained),
+        "attained_window_s": ATTAINED_WINDOW_S,
         "changes": [[round(c.at_s, 3), c.before, c.after] for c in result.changes],
         "faults": list(_faults(scenario.faults, result.end_s)),
         "records": None if records is None else records.as_data(),
@@ -73,12 +77,16 @@ def render_simulation(
     )
 
 
-def timeline_data(timeline: Timeline, rows_max: int = ROWS_MAX) -> dict[str, Any]:
+def timeline_data(
+    timeline: Timeline, rows_max: int = ROWS_MAX, *, attained: Attained = NONE
+) -> dict[str, Any]:
     """The columns that are drawn, at most ``rows_max`` rows of them, evenly."""
     every = max(1, -(-len(timeline.numbers) // rows_max))
     rows = timeline.numbers[::every]
     stages, places = _coded(timeline.decided_by[::every].tolist())
     columns = {name: column(rows[:, COLUMNS.index(name)]) for name in DRAWN}
+    if len(attained.arrived):
+        columns["attained_ratio"] = column(attained.share(rows[:, 0], ATTAINED_WINDOW_S))
     return {
         "at_s": column(rows[:, 0], 9),
         "columns": columns,

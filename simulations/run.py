@@ -15,8 +15,10 @@ import numpy as np
 
 from scaler.core.model import Cause, Decision, Observation, Replicas
 from scaler.errors import ScenarioError
+from simulations.attained import NONE, Attained, AttainedTally
 from simulations.cluster import Fleet
 from simulations.controller import Clock, Context, Stopwatch, View
+from simulations.engine_layout import Records
 from simulations.fleet_counters import FleetCounters
 from simulations.gpu_exporter import GpuExporter
 from simulations.injector import Injector
@@ -59,13 +61,17 @@ class Spent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a run came to.  All but ``spent`` depends on the scenario alone."""
+    """What a run came to.  All but ``spent`` depends on the scenario alone.
+
+    ``attained`` is empty where no timeline was asked for.
+    """
 
     score: Score
     timeline: Timeline
     changes: tuple[ReplicaChange, ...]
     end_s: float
     spent: Spent
+    attained: Attained = NONE
 
 
 def simulate(
@@ -210,7 +216,9 @@ class _Run:
         self._next_tick_s = timing.tick_phase_s
         self._tick_every_s = config.tick_s
         self._next_take_s = TAKE_EVERY_S
-        self._tally = Tally(ttft_slo_s=config.slo.ttft_s, tpot_slo_s=config.slo.tpot_s)
+        objectives = {"ttft_slo_s": config.slo.ttft_s, "tpot_slo_s": config.slo.tpot_s}
+        self._tally = Tally(**objectives)
+        self._attained = AttainedTally(**objectives) if scenario.timeline else None
         self._timeline = TimelineWriter(policy.name.partition(":")[0])
         self._watch_s = 0.0
 
@@ -220,7 +228,7 @@ class _Run:
         while not self._ended():
             self._turn()
         fleet = self._fleet
-        fleet.hand_outcomes(self._tally.add)
+        self._take_outcomes()
         if self._tally.ended == 0:
             raise ScenarioError("the trace has no request in the time that is played")
         score = self._tally.score(fleet.usage(), self._counts, end_s=fleet.now_s)
@@ -231,7 +239,16 @@ class _Run:
             changes=tuple(self._counts.changes),
             end_s=fleet.now_s,
             spent=Spent(wall_s=wall_s, decide_wall_s=self._stopwatch.spent_s),
+            attained=NONE if self._attained is None else self._attained.attained(),
         )
+
+    def _take_outcomes(self) -> None:
+        def take(outcomes: Records) -> None:
+            self._tally.add(outcomes)
+            if self._attained is not None:
+                self._attained.add(outcomes)
+
+        self._fleet.hand_outcomes(take)
 
     def _ended(self) -> bool:
         if not self._feed.exhausted:
@@ -307,7 +324,7 @@ class _Run:
         self._last_tick_s = now_s
         if now_s >= self._next_take_s:
             self._next_take_s = now_s + TAKE_EVERY_S
-            self._fleet.hand_outcomes(self._tally.add)
+            self._take_outcomes()
 
     def _bounded(self, replicas: Replicas) -> Replicas:
         spec = self._scenario.scaled_object

@@ -14,10 +14,12 @@ const STRIP = 24;
  * `step`, `area`, `dash`, `width`, `format`; `bands`: `low`, `high` (columns), `label`, `tone`.
  * `max` is a fixed top, `least` the lowest top, `whole` puts ticks at integers; `limits_max` cuts the
  * scale at so many times the first limit, so that one outlier does not flatten everything else.
+ * `misses_max` is the same for a share that should be near `max`: the scale begins where so many
+ * times as much is missing as the first limit allows.
  */
 export class Panel {
-  constructor({ title, unit = "", lines, bands = [], max = null, least = 1, whole = false, tall = false, limits_max: cut = Infinity, format }) {
-    Object.assign(this, { title, lines, bands, max, least, whole, cut, format, over: false });
+  constructor({ title, unit = "", lines, bands = [], max = null, least = 1, whole = false, tall = false, limits_max: cut = Infinity, misses_max: misses = null, format }) {
+    Object.assign(this, { title, lines, bands, max, least, whole, cut, misses, format, over: false, under: false });
     this.values = lines.map(() => make("b", { text: ABSENT }));
     const keys = lines.map((line, place) => key(line, this.values[place]));
     const bandKeys = bands.map((one) => key(one, null, "sample wide"));
@@ -37,7 +39,7 @@ export class Panel {
     this.view = view;
     const lines = limits[this.title] ?? [];
     this.bottom = this.layers.height - GUTTER.bottom;
-    this.y = this.upright(this.top({ columns, range, lines }));
+    this.y = this.upright(this.foot({ columns, range, lines }), this.top({ columns, range, lines }));
     this.grid(context, view);
     const common = { ...view, x: scale, y: this.y, floor: this.bottom };
     context.save();
@@ -62,18 +64,31 @@ export class Panel {
     return niceTop(Math.max(Math.min(top, limit * this.cut), ...lines.map(([value]) => value * 1.2)), this.whole);
   }
 
-  upright(top) {
-    const scale = linear({ low: 0, high: top, from: this.bottom, to: GUTTER.top });
-    return Object.assign((value) => scale(Math.min(value, top)), { top });
+  /** Where the scale begins; in round parts of what may miss. */
+  foot({ columns, range: [from, to], lines }) {
+    if (this.misses === null || !lines.length) return 0;
+    const allowed = this.max - lines[0][0];
+    let least = lines[0][0];
+    for (const { column } of this.lines) {
+      for (let place = from; place < to; place += 1) if (columns[column][place] < least) least = columns[column][place];
+    }
+    const foot = Math.max(this.max - allowed * this.misses, 0);
+    this.under = least < foot;
+    return Math.max(foot, Math.min(this.max - niceTop((this.max - least) * 1.1 || allowed, false), this.max - 2 * allowed));
+  }
+
+  upright(low, top) {
+    const scale = linear({ low, high: top, from: this.bottom, to: GUTTER.top });
+    return Object.assign((value) => scale(Math.min(Math.max(value, low), top)), { low, top });
   }
 
   grid(context, { scale, time }) {
     const { at } = timeTicks(scale, { zero_s: time.zero(scale.high) });
     for (const at_s of at) rule(context, { x1: scale(at_s), x2: scale(at_s), y1: GUTTER.top, y2: this.bottom });
-    const { top } = this.y;
-    for (const value of this.whole && top < 2 ? [0, top] : [0, top / 2, top]) {
+    const { low, top } = this.y;
+    for (const value of this.whole && top < 2 ? [0, top] : [low, (low + top) / 2, top]) {
       rule(context, { x1: scale.from, x2: scale.to, y1: this.y(value), y2: this.y(value) });
-      const more = this.over && value === top ? "≥ " : "";
+      const more = this.over && value === top ? "≥ " : this.under && value === low ? "≤ " : "";
       text(context, more + this.format(value), { x: scale.from - 6, y: this.y(value), align: "right" });
     }
   }
@@ -81,7 +96,8 @@ export class Panel {
   limit(context, { value, label, scale }) {
     const y = this.y(value);
     rule(context, { x1: scale.from, x2: scale.to, y1: y, y2: y, colour: "--limit", dash: [6, 4], width: 1.3 });
-    text(context, label, { x: scale.to - 4, y: y - 8, colour: "--limit", align: "right", weight: 600, halo: 4 });
+    const above = y - 16 > GUTTER.top ? -8 : 9; // below the line where there is no room above it
+    text(context, label, { x: scale.to - 4, y: y + above, colour: "--limit", align: "right", weight: 600, halo: 4 });
   }
 
   showAt({ place, x, pin, selected }) {

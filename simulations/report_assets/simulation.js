@@ -33,6 +33,10 @@ const TTFT = {
   title: "TTFT p95", unit: "seconds", least: 0.05, limits_max: 5, format: number,
   lines: [{ column: "ttft_p95_s", label: "p95", tone: "--ttft", format: seconds }],
 };
+const ATTAINED = {
+  title: "Within the objective", unit: "of the requests of the last five minutes, by arrival", max: 1, misses_max: 10, format: nines,
+  lines: [{ column: "attained_ratio", label: "within", tone: "--good" }],
+};
 const QUEUE = {
   title: "Queue", unit: "requests waiting", whole: true, format: number,
   lines: [{ column: "waiting", label: "waiting", tone: "--waiting", area: true, format: count }],
@@ -63,7 +67,7 @@ const USE = {
   ],
 };
 /** What the account of one time shows beside the arithmetic. */
-const SEEN = [REPLICAS, QUEUE, RUNNING, ARRIVALS, TTFT, USE].flatMap((panel) => panel.lines.map((line) => ({ format: panel.format, ...line })));
+const SEEN = [REPLICAS, QUEUE, RUNNING, ARRIVALS, TTFT, ATTAINED, USE].flatMap((panel) => panel.lines.map((line) => ({ format: panel.format, ...line })));
 const OVERVIEW = [
   { column: "replicas_ready", tone: "--ready", step: true, area: true, width: 1 },
   { column: "load", tone: "--load", width: 1 },
@@ -97,7 +101,8 @@ function show(data) {
   const { verdict, summary } = data;
   const ours = known(data.columns.load);
   const explained = data.records?.at_s.length ? [{ ...PROPOSALS, lines: PROPOSALS.lines.filter(({ column }) => known(data.columns[column])) }] : [];
-  const panels = [REPLICAS, TTFT, QUEUE, ...(ours ? [FORECAST] : []), USE, RUNNING, ARRIVALS, ...explained];
+  const judged = data.columns.attained_ratio && known(data.columns.attained_ratio);
+  const panels = [REPLICAS, ...(judged ? [ATTAINED] : []), TTFT, QUEUE, ...(ours ? [FORECAST] : []), USE, RUNNING, ARRIVALS, ...explained];
   const why = new Why(data, SEEN);
   const charts = new Charts(panels, { overview: OVERVIEW, time: ELAPSED, pinned: (place) => why.show(place) });
   charts.update({
@@ -120,7 +125,7 @@ function show(data) {
       summaryTable(data),
     ],
   });
-  why.show(null);
+  charts.pin(why.worst);
 }
 
 function known(column) {
@@ -148,9 +153,12 @@ function seconds(value) {
   return value === null ? ABSENT : `${number(value)} s`;
 }
 
-function limits({ objectives: { ttft_s: slo_s }, replicas_max: most, summary }) {
+function limits({ objectives: { ttft_s: slo_s, attainment_ratio: asked }, replicas_max: most, summary }) {
   const near = summary.replicas.max >= most;
-  return { "TTFT p95": [[slo_s, `SLO ${number(slo_s)} s`]], Replicas: near ? [[most, `maximum ${most}`]] : [] };
+  return {
+    "TTFT p95": [[slo_s, `SLO ${number(slo_s)} s`]], Replicas: near ? [[most, `maximum ${most}`]] : [],
+    [ATTAINED.title]: [[asked, `asked for ${nines(asked)}`]],
+  };
 }
 
 /** Changes of the count, and spans in which something was wrong. */

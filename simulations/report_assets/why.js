@@ -5,12 +5,15 @@ import { ABSENT, make, reconcile, setText, words } from "./dom.js";
 import { ELAPSED, nearest } from "./scales.js";
 import { staged } from "./simulation_tables.js";
 
-/** What is known of one time; nothing before a time is chosen. */
+const EMPTY = "Click a time in the charts, or a row of the tables below: the arithmetic of the decision made then is shown here.";
+const WORST = "The worst moment of the run. Click any other time in the charts, or a row of the tables below.";
+
+/** What is known of one time, at first of the worst one; nothing where no time is chosen. */
 export class Why {
   constructor(data, seen) {
-    Object.assign(this, { data, lines: seen });
+    Object.assign(this, { data, lines: seen, worst: worstPlace(data) });
     this.title = make("h2", { text: "Why this number" });
-    this.empty = make("p", { cls: "quiet" });
+    this.empty = make("p", { cls: "quiet", text: EMPTY });
     this.stage = make("p");
     this.values = make("dl", { cls: "facts" });
     this.steps = make("ol", { cls: "steps" });
@@ -22,11 +25,9 @@ export class Why {
     const { data } = this;
     const { records } = data;
     for (const part of [this.stage, this.steps, this.proposals, this.values]) part.hidden = place === null;
-    this.empty.hidden = place !== null;
     setText(this.title, place === null ? "Why this number" : `Why, at ${ELAPSED.full(data.at_s[place])}`);
-    if (place === null) {
-      return setText(this.empty, "Click a time in the charts, or a row of the tables below: the arithmetic of the decision made then is shown here.");
-    }
+    setText(this.empty, place !== null && place === this.worst ? WORST : EMPTY);
+    if (place === null) return;
     this.stage.replaceChildren("Decided by ", staged(data.stages[data.stage[place]]));
     this.facts(place);
     const lines = records?.at_s.length ? account(records, data.at_s[place], data.tick_s) : [];
@@ -37,12 +38,21 @@ export class Why {
   }
 
   facts(place) {
-    const rows = this.lines.map(({ column, label, format }) => [label, this.data.columns[column][place], format]);
+    const rows = this.lines.filter(({ column }) => this.data.columns[column]).map(({ column, label, format }) => [label, this.data.columns[column][place], format]);
     reconcile(this.values, rows, () => make("div", { kids: [make("dt"), make("dd")] }), (item, [label, value, format]) => {
       setText(item.firstElementChild, words(label));
       setText(item.lastElementChild, Number.isNaN(value) ? ABSENT : format(value));
     });
   }
+}
+
+/** Where the first token took longest, the first of them. */
+function worstPlace({ columns: { ttft_p95_s: ttft } }) {
+  let worst = null;
+  for (let place = 0; place < ttft.length; place += 1) {
+    if (!Number.isNaN(ttft[place]) && (worst === null || ttft[place] > ttft[worst])) worst = place;
+  }
+  return worst;
 }
 
 /** The daemon's own words for the decision nearest to a time, put together again. */

@@ -2,6 +2,7 @@
 
 from contextlib import asynccontextmanager
 
+import numpy as np
 import pytest
 
 from simulations import report_advisory, report_scoreboard, report_tune
@@ -101,6 +102,31 @@ async def test_a_run_is_summed_up_drawn_and_named_as_it_is(tmp_path):
                             ("Forecast", "--load"), ("Requests", "--running")):  # fmt: skip
             assert len(await ink(page, panel, tone)) > 300, (panel, tone)
         assert "floor" in await text(page, ".legend")  # blind for longer than the grace
+
+
+async def test_the_share_within_the_objective_is_drawn_with_the_wanted_line(tmp_path):
+    async with opened(simulation(), tmp_path) as page:
+        await page.until(DRAWN)
+        panel = "Within the objective"
+        for tone in ("--good", "--limit"):
+            assert len(await ink(page, panel, tone)) > 300, tone
+        # A quarter of a half hour in the middle of four hours is late: 75 %, below what is drawn.
+        x, y, width, _ = await page.value(BOX.format(".stack"))
+        for share, shown in ((0.25, "100 %"), (0.56, "75 %"), (0.9, "100 %")):
+            await page.move(x + 46 + (width - 60) * share, y + 60)
+            await page.value(LATER)
+            assert await text(page, f"[data-panel='{panel}'] [data-key=within] b") == shown
+
+
+async def test_at_first_the_worst_moment_is_explained(tmp_path):
+    made = run(TICKS)
+    html = render_simulation(made.summary, made.scenario, made.result, made.records)
+    async with opened(html, tmp_path) as page:
+        await page.until(DRAWN)
+        worst = int(np.nanargmax(made.result.timeline.column("ttft_p95_s")))
+        assert await page.value("Number(document.querySelector('.stack').ariaValueNow)") == worst
+        assert "The worst moment" in await text(page, ".why")
+        assert "replicas wanted" in await text(page, ".why .steps")
 
 
 async def test_what_was_not_seen_is_a_gap(tmp_path):

@@ -87,6 +87,19 @@ def test_every_request_is_accounted_for_and_scaling_follows_the_load() -> None:
     assert score.requests - 15.0 * 60.0 <= arrived <= score.requests + 1e-6
 
 
+def test_the_minutes_of_the_timeline_come_to_the_score() -> None:
+    strict = PolicyConfig(slo=SloConfig(ttft_s=0.15))
+    made = _scenario(policy=Policy(name="predictive", config=strict))
+    result = simulate(made)
+    attained = result.attained
+    assert attained.arrived.sum() == result.score.requests
+    assert 0.0 < result.score.slo_attainment_ratio < 1.0
+    ratio = attained.good.sum() / attained.arrived.sum()
+    assert ratio == pytest.approx(result.score.slo_attainment_ratio, abs=1e-12)
+    scored = simulate(dataclasses.replace(made, timeline=False))
+    assert (scored.score, len(scored.attained.arrived)) == (result.score, 0)
+
+
 def test_the_same_scenario_gives_the_same_result() -> None:
     one, other = simulate(_scenario()), simulate(_scenario())
     assert one.score == other.score
