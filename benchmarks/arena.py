@@ -5,9 +5,10 @@ load factors at which ``token-rate`` has some 15 replicas at the peak; a run beg
 replicas for its first ten minutes.
 """
 
+import functools
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from simulations.presets import PRESETS
 from simulations.run_cache import being_written
 from simulations.scenario import Scenario
 from simulations.sweep_traces import StoredTrace, stored_trace
-from simulations.trace_chunks import join
+from simulations.trace_chunks import Requests, join
 from simulations.trace_generate import Shape, TraceSpec, generate
 from simulations.traces import write_trace
 
@@ -45,16 +46,22 @@ PEAK_PER_S = 50.0  # of the lengths of Azure 2023: some 15 replicas
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Development:
-    """A development trace: its load in the base case, and the part that a quick run plays."""
+    """A trace: its load in the base case, and the part that a quick run plays.
+
+    ``draw`` makes the requests of a trace that is not in the data folder.
+    """
 
     name: str
     load_factor: float = 1.0
     quick_until_s: float | None = None
-    spec: TraceSpec | None = None
+    draw: Callable[[], Iterable[Requests]] | None = None
 
 
 def _made(spec: TraceSpec) -> Development:
-    return Development(name=f"generated-{spec.shape.value}.csv.gz", spec=spec)
+    return Development(
+        name=f"generated-{spec.shape.value}.csv.gz",
+        draw=functools.partial(generate, spec, seed=GENERATED_SEED),
+    )
 
 
 def _spec(shape: Shape, *, hours: float) -> TraceSpec:
@@ -95,14 +102,14 @@ def cache_folder() -> Path:
 
 
 def trace_of(trace: Development, folder: Path) -> StoredTrace:
-    """The recorded trace from the data folder, or the generated one, written once."""
-    if trace.spec is None:
+    """The recorded trace from the data folder, or the one that is made, written once."""
+    if trace.draw is None:
         return stored_trace(DATA / "traces" / trace.name, folder=folder)
     path = folder / "generated" / trace.name
     if not path.exists():
         with being_written(path) as draft:
             named = draft.with_name(f"{draft.name}.csv.gz")  # the ending is the format
-            write_trace(named, generate(trace.spec, seed=GENERATED_SEED))
+            write_trace(named, trace.draw())
             named.replace(draft)
     return stored_trace(path, folder=folder)
 
