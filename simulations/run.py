@@ -22,6 +22,7 @@ from simulations.engine_layout import Records
 from simulations.fleet_counters import FleetCounters
 from simulations.gpu_exporter import GpuExporter
 from simulations.injector import Injector
+from simulations.inspection import Inspector, Standing
 from simulations.observe import Observer
 from simulations.peers import controller_for
 from simulations.scenario import Scenario, watched
@@ -79,9 +80,10 @@ def simulate(
     *,
     watch: Watch | None = None,
     loaded: Loaded | None = None,
+    inspector: Inspector | None = None,
     clock: Clock | None = None,
 ) -> Result:
-    """Run ``scenario`` until its last request has ended.
+    """Run ``scenario`` until its last request has ended, or until ``inspector`` ends it.
 
     ``watch`` is called with every tick as it comes, ``loaded`` with every chunk of requests as they
     are played; ``clock`` measures what the run takes, without these two and without the trace.
@@ -89,7 +91,8 @@ def simulate(
     Raises:
         ScenarioError: the trace has a fault or no request, or requests never end.
     """
-    return _Run(scenario, watch=watch, loaded=loaded, clock=clock or (lambda: 0.0)).play()
+    clock = clock or (lambda: 0.0)
+    return _Run(scenario, watch=watch, loaded=loaded, inspector=inspector, clock=clock).play()
 
 
 class _Feed:
@@ -167,10 +170,18 @@ class _Run:
     """The state of one run."""
 
     def __init__(
-        self, scenario: Scenario, *, watch: Watch | None, loaded: Loaded | None, clock: Clock
+        self,
+        scenario: Scenario,
+        *,
+        watch: Watch | None,
+        loaded: Loaded | None,
+        inspector: Inspector | None,
+        clock: Clock,
     ) -> None:
         self._scenario = scenario
         self._watch = watch
+        self._inspector = inspector
+        self._given_up = False
         self._clock = clock
         policy, spec = scenario.policy, scenario.scaled_object
         config = watched(policy.config, spec, scenario.cluster)
@@ -247,10 +258,14 @@ class _Run:
             self._tally.add(outcomes)
             if self._attained is not None:
                 self._attained.add(outcomes)
+            if self._inspector is not None:
+                self._inspector.ended(outcomes)
 
         self._fleet.hand_outcomes(take)
 
     def _ended(self) -> bool:
+        if self._given_up:
+            return True
         if not self._feed.exhausted:
             return False
         if self._fleet.now_s >= self._feed.last_s and self._fleet.idle:
@@ -325,6 +340,14 @@ class _Run:
         if now_s >= self._next_take_s:
             self._next_take_s = now_s + TAKE_EVERY_S
             self._take_outcomes()
+        if self._inspector is not None and now_s >= self._inspector.next_at_s:
+            self._inspect(self._inspector, now_s)
+
+    def _inspect(self, inspector: Inspector, now_s: float) -> None:
+        self._take_outcomes()
+        hours, changes = self._fleet.usage().gpu_hours, self._counts.changes
+        standing = Standing(at_s=now_s, gpu_hours=hours, changes=changes)
+        self._given_up = not inspector.look(standing)
 
     def _bounded(self, replicas: Replicas) -> Replicas:
         spec = self._scenario.scaled_object
