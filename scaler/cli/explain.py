@@ -11,10 +11,11 @@ from scaler.core.explain import headline, narrative
 from scaler.core.explain_counterfactual import counterfactual_lines, counterfactuals
 from scaler.errors import ConfigError
 from scaler.ops.explain import Moment, Window, moment, named, window
-from scaler.ops.explain_daemon import latest, target_detail
+from scaler.ops.explain_daemon import latest, remembered, target_detail
 from scaler.ops.explain_history import history_window
 from scaler.ops.times import parsed, spelled
 
+EARLIER = "the decision log (--log DIR, the daemon's records.directory)"
 UNKNOWN_BASIS = "what it was made from is not told: nothing can be decided again"
 OTHER_AGAIN = "this version of the policy decides otherwise from the same inputs; see scaler replay"
 
@@ -44,7 +45,8 @@ def command(*, target: str | None, as_json: bool, **options: Any) -> None:
     The arithmetic of one decision: which signal bound, what held the count up, what was not seen.
     Then why it is not fewer and what would have to change: the same policy decides again with the
     load, the error budget, the hold-down or a signal changed, until the count turns. Over a window
-    every change of the count, with its reason.
+    every change of the count, with its reason. A daemon remembers the arithmetic of its past
+    decisions for about a day, of many targets that of the changes; a decision log has all of it.
 
     Example: scaler explain llm/chat --url http://localhost:8080; scaler explain llm/chat --log
     decisions/ --at 03:12; scaler explain --log run/decisions.jsonl --from 3600 --to 7200
@@ -89,12 +91,42 @@ def _of_log(log: Path, target: str | None, options: dict[str, Any]) -> _Told:
 def _of_daemon(url: str, target: str | None, options: dict[str, Any]) -> _Told:
     if target is None:
         raise ConfigError("NAMESPACE/NAME must be given with --url")
-    if options["at"] is not None:
-        raise ConfigError("--at needs --log: a daemon remembers its latest decision in full only")
     detail = target_detail(url, target, options["trigger"])
+    if options["at"] is not None:
+        return _of_memory(url, target, options["trigger"], detail, options["at"])
     if options["from_"] is None and options["to"] is None:
         return _told(target, latest(detail))
     return _told_window(target, history_window(detail, options["from_"], options["to"]))
+
+
+def _of_memory(
+    url: str, target: str, trigger: str | None, detail: dict[str, Any], text: str
+) -> _Told:
+    """The decision that stood at a past time; the latest one in full."""
+    decision = latest(detail).decision
+    begin_s = detail.get("remembered_from_s") or decision.at_s
+    try:
+        at_s = parsed("--at", text, begin_s=begin_s, end_s=max(decision.at_s, detail["now_s"]))
+    except ConfigError as error:
+        faults = [f"{fault}; {EARLIER}" for fault in error.faults]
+        raise ConfigError(*faults) from error
+    if at_s >= decision.at_s:
+        return _told(target, latest(detail))
+    found = remembered(url, target, at_s, trigger)
+    lines = [f"{target} at {spelled(found['at_s'])}", *found["explanation"]]
+    lines.append(since(found))
+    return _Told(lines=lines, as_object={**found, "replicas": found["desired"]})
+
+
+def since(found: dict[str, Any]) -> str:
+    """What holds between the decision that is told and the time that was asked for."""
+    asked = spelled(found["asked_at_s"])
+    if found["asked_at_s"] < found["at_s"] + found["tick_s"]:
+        return f"this is the decision that stood at {asked}; {EARLIER} also decides it again"
+    return (
+        f"from then until {asked} the count did not change; the numbers are those of the decision"
+        f" that is remembered; {EARLIER} has every one, and decides it again"
+    )
 
 
 def _told(target: str, found: Moment) -> _Told:

@@ -51,12 +51,30 @@ def target_detail(url: str, target: str, trigger: str | None = None) -> dict[str
         SignalError: the daemon does not answer, or not as ours does.
     """
     query = urllib.parse.urlencode({"basis": "1", **({"trigger": trigger} if trigger else {})})
+    found = fetched(url, f"{_path(target)}?{query}")
+    if not isinstance(found, dict) or "decision" not in found:
+        raise SignalError(f"{url} answers, but not as the daemon does")
+    return found
+
+
+def _path(target: str) -> str:
     namespace, _, name = target.partition("/")
     if not namespace or not name:
         raise ConfigError(f"target = {target!r}, must be NAMESPACE/NAME")
     parts = "/".join(urllib.parse.quote(part, safe="") for part in (namespace, name))
-    found = fetched(url, f"/api/targets/{parts}?{query}")
-    if not isinstance(found, dict) or "decision" not in found:
+    return f"/api/targets/{parts}"
+
+
+def remembered(url: str, target: str, at_s: float, trigger: str | None = None) -> dict[str, Any]:
+    """What the daemon remembers of the decision that stood at ``at_s``: its arithmetic.
+
+    Raises:
+        ConfigError: it remembers nothing of that time; the message says where it is to be had.
+        SignalError: the daemon does not answer.
+    """
+    query = urllib.parse.urlencode({"at": repr(at_s), **({"trigger": trigger} if trigger else {})})
+    found = fetched(url, f"{_path(target)}?{query}")
+    if not isinstance(found, dict) or "explanation" not in found:
         raise SignalError(f"{url} answers, but not as the daemon does")
     return found
 

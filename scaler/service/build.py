@@ -1,9 +1,11 @@
 """From the configuration to the parts of the daemon: sources, cluster, TLS, lease."""
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from scaler.config import (
     KubernetesConfig,
@@ -191,3 +193,11 @@ def peer_of(identity: str) -> str:
 def addresses(sources: Sequence[SourceConfig]) -> tuple[str, ...]:
     """Where metrics are read, for the start-up line."""
     return tuple(source.url or source.type.value for source in sources or (DEFAULT_SOURCE,))
+
+
+def own_namespace() -> str:
+    """The daemon's own namespace: of its pod, else ``default``."""
+    path = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8").strip()
+    return os.environ.get("POD_NAMESPACE", "default")

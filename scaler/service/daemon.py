@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -28,6 +27,7 @@ from scaler.service.build import (
     build_view,
     host_and_port,
     own_identity,
+    own_namespace,
     peer_of,
 )
 from scaler.service.clock import Clock, SystemClock
@@ -38,7 +38,9 @@ from scaler.service.history import History
 from scaler.service.identity import key_parser
 from scaler.service.lease import LeaseElector, LeaseTimes
 from scaler.service.loop import Loop, Sink, TickReport
+from scaler.service.moments import Moments
 from scaler.service.news import News
+from scaler.service.past_file import PastFile
 from scaler.service.records import DecisionLog
 from scaler.service.registry import Registry
 from scaler.service.replication import Follower, Publisher
@@ -90,6 +92,9 @@ class Daemon:
         self.board = Board(admit=self.registry.admit, expiry_s=_expiry_s(config))
         self.telemetry = Telemetry(self.clock, leads=self.leads)
         self.history = History()
+        self._packer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="moments")
+        self.moments = Moments(executor=self._packer)
+        self._past = PastFile(config.state, self.history, self.moments, self._executor)
         self._records = (
             DecisionLog(config.records, self._executor) if config.records.directory else None
         )
@@ -156,7 +161,8 @@ class Daemon:
         )
 
     def _sinks(self) -> tuple[Sink, ...]:
-        sinks: list[Sink] = [self.telemetry, self.history, News(self._events), self.publisher, self]
+        sinks: list[Sink] = [self.telemetry, self.history, self.moments, self._past]
+        sinks += [News(self._events), self.publisher, self]
         if self._records is not None:
             sinks.append(self._records)
         return (*sinks, self.long_history)
@@ -247,12 +253,15 @@ class Daemon:
             self.registry.adopt(found.states)
             age_s = self.clock.now_s() - found.at_s
             log.info("continues from checkpoint", targets=len(found.states), age_s=round(age_s))
+        if past := self._past.restore():
+            log.info("the past of the page is back", targets=past)
 
     async def _start_http(self) -> None:
         parts = Parts(
             registry=self.registry,
             telemetry=self.telemetry,
             history=self.history,
+            moments=self.moments,
             publisher=self.publisher,
             clock=self.clock,
             ready=self.ready,
@@ -363,9 +372,10 @@ class Daemon:
     async def _finish_writing(self) -> None:
         """Write the last state; a disk that hangs is not waited for."""
         if self.config.state.checkpoint_file and self._ticked:
-            last = asyncio.wrap_future(self._save())
-            await asyncio.wait([last], timeout=WRITE_MAX_S)
+            last = [asyncio.wrap_future(one) for one in (self._save(), self._past.save())]
+            await asyncio.wait(last, timeout=WRITE_MAX_S)
         self._executor.shutdown(wait=False)
+        self._packer.shutdown(wait=False)
 
 
 def _save(path: Path, states: Mapping[str, PolicyState], now_s: float) -> None:
@@ -388,11 +398,3 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ino
-
-
-def own_namespace() -> str:
-    """The daemon's own namespace: of its pod, else ``default``."""
-    path = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-    with contextlib.suppress(OSError):
-        return path.read_text(encoding="utf-8").strip()
-    return os.environ.get("POD_NAMESPACE", "default")

@@ -4,14 +4,18 @@ The last hour and a half is kept as it was decided; what is older as one row for
 in which a queue and a latency keep their worst, work its mean, and counts what they were last.
 """
 
+import threading
+from collections.abc import Mapping
 from typing import TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from scaler.core.model import Decision, NoData, Stage
 from scaler.service.board import TriggerKey
 from scaler.service.loop import TickReport
+from scaler.service.registry import state_name
 
 Row: TypeAlias = NDArray[np.float64]
 """One row of ``COLUMNS``, or several; NaN where there was no data."""
@@ -19,6 +23,8 @@ Row: TypeAlias = NDArray[np.float64]
 ROWS_MAX = 360  # 90 minutes of 15 s ticks
 COARSE_S = 300.0
 COARSE_ROWS_MAX = 276  # 23 hours; with the rows above 24 kB a target, 24 MB for a thousand
+PAST_MAX_S = 86400.0
+UNCLAIMED_S = 600.0  # a target that has not come back by then is gone
 COUNTS = ("desired", "published", "wanted", "ready", "starting", "decided_by")
 WORST = ("waiting", "ttft_p95_s")
 MEAN = (
@@ -33,6 +39,23 @@ _STAGES = tuple(Stage)
 _UNSEEN = -1
 _COUNT_MAX = np.iinfo(np.int16).max
 _VALUE_MAX = float(np.finfo(np.float16).max)  # its three digits are what a chart can show
+
+
+class SavedRing(msgspec.Struct):
+    """Rows in order of time, as the bytes of their arrays."""
+
+    at_s: bytes
+    counts: bytes
+    values: bytes
+
+
+class SavedRows(msgspec.Struct):
+    """The past of one trigger as it survives a restart; ``open`` rows are of ``begin_s``."""
+
+    recent: SavedRing
+    older: SavedRing
+    begin_s: float
+    open: int
 
 
 class _Ring:
@@ -58,11 +81,31 @@ class _Ring:
         self._values[place] = np.minimum(values, _VALUE_MAX)
         self.filled += 1
 
-    def rows(self, last: int | None = None) -> Row:
-        """The rows in order of time, all or so many of the last ones."""
+    def saved(self) -> SavedRing:
+        """Every row as bytes."""
+        order = self._order()
+        parts = (self._at_s[order], self._counts[order], self._values[order])
+        at_s, counts, values = (part.tobytes() for part in parts)
+        return SavedRing(at_s=at_s, counts=counts, values=values)
+
+    def restore(self, saved: SavedRing) -> None:
+        """Take in what was saved: as much of its end as there is place for."""
+        at_s = np.frombuffer(saved.at_s, dtype=self._at_s.dtype)[-len(self._at_s) :]
+        self.filled = count = len(at_s)
+        self._at_s[:count] = at_s
+        for mine, told in ((self._counts, saved.counts), (self._values, saved.values)):
+            rows = np.frombuffer(told, dtype=mine.dtype).reshape(-1, mine.shape[1])
+            mine[:count] = rows[len(rows) - count :]
+
+    def _order(self, last: int | None = None) -> NDArray[np.int64]:
         count = min(self.filled, len(self._at_s))
         count = count if last is None else min(count, last)
-        order = np.arange(self.filled - count, self.filled) % len(self._at_s)
+        found: NDArray[np.int64] = np.arange(self.filled - count, self.filled) % len(self._at_s)
+        return found
+
+    def rows(self, last: int | None = None) -> Row:
+        """The rows in order of time, all or so many of the last ones."""
+        order = self._order(last)
         counts = self._counts[order].astype(np.float64)
         counts[counts == _UNSEEN] = np.nan
         found: Row = np.column_stack((self._at_s[order], counts, self._values[order]))
@@ -86,6 +129,19 @@ class _Past:
             self._begin_s, self._open = begin_s, 0
         self._open += 1
         self.recent.push(row)
+
+    def saved(self) -> SavedRows:
+        return SavedRows(
+            recent=self.recent.saved(),
+            older=self.older.saved(),
+            begin_s=float(self._begin_s),
+            open=self._open,
+        )
+
+    def restore(self, saved: SavedRows) -> None:
+        self.recent.restore(saved.recent)
+        self.older.restore(saved.older)
+        self._begin_s, self._open = saved.begin_s, min(saved.open, self.recent.filled)
 
     def rows(self, tick_s: float) -> Row:
         recent, older = self.recent.rows(), self.older.rows()
@@ -119,6 +175,9 @@ class History:
         self._rows_max = rows_max
         self._coarse_rows_max = coarse_rows_max
         self._pasts: dict[TriggerKey, _Past] = {}
+        self._saved: dict[str, SavedRows] = {}
+        self._saved_until_s: float | None = None
+        self._lock = threading.Lock()  # a thread saves one past while another grows
 
     def take(self, report: TickReport) -> None:
         """Append one row per decided trigger; forget dropped ones."""
@@ -128,11 +187,48 @@ class History:
                 continue
             past = self._pasts.get(entry.key)
             if past is None:
-                past = _Past(self._rows_max, self._coarse_rows_max)
-                self._pasts[entry.key] = past
-            past.take(np.array(row_of(decision)))
+                past = self._begun(entry.key, decision.at_s)
+            with self._lock:
+                past.take(np.array(row_of(decision)))
         for key in report.dropped:
             self._pasts.pop(key, None)
+        if self._saved_until_s is None:
+            self._saved_until_s = report.at_s + UNCLAIMED_S
+        if report.at_s > self._saved_until_s:
+            self._saved = {}
+
+    def adopt(self, saved: Mapping[str, SavedRows]) -> None:
+        """The past of before a restart, by ``namespace/name/id``: taken up as triggers come."""
+        self._saved = dict(saved)
+
+    @property
+    def unclaimed(self) -> set[str]:
+        """Names of triggers whose past of before a restart waits for them."""
+        return set(self._saved)
+
+    def known(self) -> tuple[TriggerKey, ...]:
+        """Every trigger with a past."""
+        return tuple(self._pasts)
+
+    def saved(self, key: TriggerKey) -> SavedRows | None:
+        """The past of a trigger, to be adopted after a restart."""
+        past = self._pasts.get(key)
+        if past is None:
+            return None
+        with self._lock:
+            return past.saved()
+
+    def _begun(self, key: TriggerKey, at_s: float) -> _Past:
+        """A new past, or the one of before the restart, unless the clock was set back since."""
+        made = _Past(self._rows_max, self._coarse_rows_max)
+        saved = self._saved.pop(state_name(key), None)
+        if saved is not None:
+            made.restore(saved)
+            rows = made.recent.rows(1)
+            if not len(rows) or not at_s - PAST_MAX_S < rows[0, 0] < at_s:
+                made = _Past(self._rows_max, self._coarse_rows_max)
+        self._pasts[key] = made
+        return made
 
     def rows(self, key: TriggerKey, *, tick_s: float) -> list[list[float | None]]:
         """The rows of a trigger in order of time, ``COLUMNS`` and ``STEP``; None is no data.

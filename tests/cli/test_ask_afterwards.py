@@ -1,5 +1,6 @@
 """``scaler replay``, ``scaler explain`` and ``scaler report`` as people start them."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +9,13 @@ from typing import TypeAlias
 import pytest
 
 from scaler import cli
+from scaler.core.explain import headline
 from scaler.core.model import Mode
 from scaler.ops.replay import read_logs
+from scaler.ops.times import spelled
 from scaler.service.codec import DecisionRecord, StateRecord, encode
 from tests.ops.decision_logs import SIMULATED, daemon_log, simulated_log
+from tests.service.test_web import site
 
 Run: TypeAlias = Callable[..., tuple[int, str, str]]
 
@@ -109,7 +113,7 @@ def test_another_version_is_said(run: Run, tmp_path: Path) -> None:
         (("explain", "x/y"), 2, "one of --log and --url must be given"),
         (("explain", "--url", "http://127.0.0.1:9"), 2, "NAMESPACE/NAME must be given"),
         (("explain", "x/y", "--url", "http://127.0.0.1:9"), 1, "does not answer"),
-        (("explain", "x/y", "--url", "http://127.0.0.1:9", "--at", "1"), 2, "--at needs --log"),
+        (("explain", "x/y", "--url", "http://127.0.0.1:9", "--at", "1"), 1, "does not answer"),
         (("explain", "--log", "{log}", "--at", "9e9"), 2, "--at = 9e9, must be in [0h00m"),
         (("explain", "--log", "{log}", "--at", "9", "--from", "8"), 2, "not both"),
         (("explain", "--log", "{log}", "--from", "600", "--to", "500"), 2, "must not be before"),
@@ -219,3 +223,34 @@ def test_a_no_go_is_the_status(run: Run, tmp_path: Path) -> None:
     status, printed, _ = run("report", "--advisory", "--days", "2", "--log", str(log))
     assert status == 1
     assert printed.startswith(f"{SIMULATED}: no-go\n  it would have missed 1500 minutes")
+
+
+async def test_a_daemon_tells_of_a_past_time_what_it_remembers(run: Run) -> None:
+    async with site("chat") as made:
+        before = made.world.entry("chat").decision
+        assert before is not None
+        await made.world.tick(4)
+        latest = made.world.entry("chat").decision
+        assert latest is not None
+
+        async def explained(at_s: float, *more: str) -> tuple[int, str, str]:
+            asked = ("explain", "llm/chat", "--url", f"http://{made.address}", "--at", str(at_s))
+            return await asyncio.to_thread(run, *asked, *more)
+
+        status, printed, _ = await explained(before.at_s + 1.0)
+        assert status == 0
+        assert printed.splitlines()[:2] == [
+            f"llm/chat at {spelled(before.at_s)}", headline(before),
+        ]  # fmt: skip
+        assert "--log DIR" in printed.splitlines()[-1]
+        told = json.loads((await explained(before.at_s + 1.0, "--json"))[1])
+        assert (told["at_s"], told["replicas"]) == (before.at_s, before.would_be)
+        assert [step["replicas"] for step in told["steps"]] == [
+            step.replicas for step in before.steps
+        ]
+        _, printed, _ = await explained(latest.at_s)  # in full, as without a time
+        assert "what would have to change" in printed
+        status, _, errors = await explained(before.at_s - 3600.0)
+        assert status == 2
+        assert "must be in [" in errors
+        assert "--log DIR" in errors

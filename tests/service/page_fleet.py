@@ -15,6 +15,7 @@ from scaler.core.policy import decide
 from scaler.service.board import Board, TriggerKey
 from scaler.service.history import History
 from scaler.service.loop import TickReport
+from scaler.service.moments import Moments
 from scaler.service.registry import Entry, Registry
 from scaler.service.replication import Publisher
 from scaler.service.telemetry import Telemetry
@@ -41,7 +42,7 @@ class Fleet:
     def __init__(self) -> None:
         self.clock = HandClock()
         self.leader = ""  # address of the daemon that leads; empty while this one does
-        self.history = History()
+        self.history, self.moments = History(), Moments()
         self.registry = Registry(ScalerConfig(policy=CONFIG), None)
         self._ticks = itertools.count(1)
         telemetry = Telemetry(self.clock)
@@ -51,6 +52,7 @@ class Fleet:
         self.app = make_app(
             Parts(
                 registry=self.registry, telemetry=telemetry, history=self.history,
+                moments=self.moments,
                 publisher=publisher, clock=self.clock, ready=lambda: True,
                 alive_at_s=self.clock.now_s, leader_address=lambda: self.leader,
             )
@@ -84,12 +86,12 @@ class Fleet:
             made = observation({"at_s": str(self.clock.at_s), **seen})
             entry.decision, entry.state = decide(made, entry.state, entry.policy, self.clock.at_s)
         entries = tuple(self.registry.entries.values())
-        self.history.take(
-            TickReport(
-                at_s=self.clock.at_s, tick=next(self._ticks), duration_s=0.1, decide_s=0.1,
-                entries=entries, changed=(), dropped=(),
-            )
+        report = TickReport(
+            at_s=self.clock.at_s, tick=next(self._ticks), duration_s=0.1, decide_s=0.1,
+            entries=entries, changed=(), dropped=(),
         )  # fmt: skip
+        self.history.take(report)
+        self.moments.take(report)
 
     @asynccontextmanager
     async def served(self, port: int = 0) -> AsyncIterator[int]:

@@ -7,6 +7,7 @@ import aiohttp
 import pytest
 
 from scaler.core.model import Mode
+from scaler.service.loop import TickReport
 from tests.service.browser import tab
 from tests.service.page_fleet import Fleet, day
 
@@ -192,6 +193,62 @@ async def test_the_cursor_shows_the_values_of_its_time_and_stays_at_it(tmp_path)
         await again(page)
         assert await text(page, ".when") == at
         assert await text(page, DESIRED) == str(int(middle[columns.index("desired")]))
+
+
+async def test_a_click_on_a_past_time_shows_the_arithmetic_of_then(tmp_path):
+    fleet = small_fleet()
+    async with shown(fleet, tmp_path, "#/llm/chat", height=1200) as page:
+        await page.until(DRAWN)
+        x, y, width = await page.value(
+            "(() => { const box = document.querySelector('.stack').getBoundingClientRect();"
+            " return [box.x, box.y, box.width]; })()"
+        )
+        at_x = x + 46 + (width - 60) * 0.6
+        for kind in ("mousePressed", "mouseReleased"):
+            await page.send("Input.dispatchMouseEvent", type=kind, x=at_x, y=y + 40, button="left",
+                            clickCount=1)  # fmt: skip
+        await page.until("!document.querySelector('.then').hidden")
+        address = await page.value("location.hash")
+        status, told = await fetched(page, f"/api/targets/llm/chat?{address.partition('?')[2]}")
+        assert status == 200
+        assert told["at_s"] < fleet.clock.at_s - 20 * 15.0
+        lines = await page.value("document.querySelector('.why pre').textContent")
+        assert lines == "\n".join(told["explanation"])
+        for step in told["steps"]:
+            assert step["reason"] in await text(page, ".steps")
+        assert (await text(page, ".why h2")).startswith(f"Why {told['desired']} at ")
+        assert told["headline"] in await text(page, ".then")
+        await again(page)  # an update leaves it in place
+        assert await page.value("document.querySelector('.why pre').textContent") == lines
+        # The address leads others to the same moment; "Back to now" leads back.
+        await page.send("Page.navigate", url=f"http://127.0.0.1:{page.port}/")
+        await page.until("document.querySelector('.targets')")
+        await page.send("Page.navigate", url=f"http://127.0.0.1:{page.port}/{address}")
+        await page.until(
+            "document.querySelector('.then') && !document.querySelector('.then').hidden"
+        )
+        assert await page.value("document.querySelector('.why pre').textContent") == lines
+        await page.click(".then button")
+        await page.until("document.querySelector('.then').hidden")
+        _, latest = await fetched(page, "/api/targets/llm/chat")
+        now = "\n".join(latest["explanation"])
+        assert await page.value("document.querySelector('.why pre').textContent") == now
+        assert await page.value("location.hash") == "#/llm/chat"
+        assert page.complaints == []
+
+
+async def test_a_time_that_is_not_remembered_is_said(tmp_path):
+    fleet = small_fleet()
+    fleet.moments.take(
+        TickReport(at_s=0.0, tick=0, duration_s=0.0, decide_s=0.0, entries=(), changed=(),
+                   dropped=tuple(fleet.registry.entries))
+    )  # fmt: skip
+    async with shown(fleet, tmp_path, "#/llm/chat", height=1200) as page:
+        await page.until(DRAWN)
+        await page.click(".stack")
+        await page.until("!document.querySelector('.then').hidden")
+        assert "scaler explain --log" in await text(page, ".then")
+        assert (await text(page, ".why h2")) == "Why this number"
 
 
 async def test_the_charts_are_reached_and_read_by_keyboard(tmp_path):

@@ -12,6 +12,7 @@ from scaler.config import ScalerConfig
 from scaler.service.board import Board, NoAnswer, Published, Silence
 from scaler.service.history import History
 from scaler.service.loop import TickReport
+from scaler.service.moments import Moments
 from scaler.service.registry import Registry
 from scaler.service.replication import SNAPSHOT_PATH, TICK_HEADER, Follower, Publisher
 from scaler.service.telemetry import Telemetry
@@ -38,7 +39,7 @@ class Pair:
     def parts(self) -> Parts:
         return Parts(
             registry=self.leader.registry, telemetry=Telemetry(self.leader.clock),
-            history=History(), publisher=self.publisher, clock=self.leader.clock,
+            history=History(), moments=Moments(), publisher=self.publisher, clock=self.leader.clock,
             ready=lambda: True, alive_at_s=self.leader.clock.now_s,
             leader_address=lambda: "" if self.leads else "127.0.0.1:1",
         )  # fmt: skip

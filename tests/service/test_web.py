@@ -10,6 +10,7 @@ from aiohttp import web
 
 from scaler.config import ProfileConfig, ScalerConfig
 from scaler.service.history import COLUMNS, STEP, History
+from scaler.service.moments import Moments
 from scaler.service.replication import SNAPSHOT_PATH, TICK_HEADER, Publisher
 from scaler.service.telemetry import Telemetry
 from scaler.service.web.app import Parts, make_app
@@ -28,10 +29,12 @@ class Site:
         self.alive_at_s = made.clock.at_s
         self.port = 0
         history, telemetry = History(), Telemetry(made.clock)
+        self.moments = Moments()
         publisher = Publisher(made.registry, made.board, made.clock)
-        made.loop.sinks = (history, telemetry, publisher)
+        made.loop.sinks = (history, self.moments, telemetry, publisher)
         self.parts = Parts(
-            registry=made.registry, telemetry=telemetry, history=history, publisher=publisher,
+            registry=made.registry, telemetry=telemetry, history=history,
+            moments=self.moments, publisher=publisher,
             clock=made.clock, ready=lambda: self.ready, alive_at_s=lambda: self.alive_at_s,
             leader_address=lambda: self.leader,
         )  # fmt: skip
@@ -186,3 +189,36 @@ async def test_two_daemons_that_take_each_other_for_the_leader_ask_once() -> Non
         one.leader, other.leader = other.address, one.address
         answer, body = await one.ask("/api/targets")
         assert (answer.status, body) == (503, b'{"error":"no daemon decides at present"}')
+
+
+async def test_a_past_decision_is_told_with_its_arithmetic() -> None:
+    async with site() as one:
+        latest = one.world.entry("chat").decision
+        assert latest is not None
+        before_s = latest.at_s - 15.0
+        told = await one.json(f"/api/targets/llm/chat?at={before_s + 1.0}")
+        assert (told["at_s"], told["next_at_s"]) == (before_s, latest.at_s)
+        assert told["asked_at_s"] == before_s + 1.0
+        assert told["desired"] == told["steps"][-1]["replicas"] == told["decision"]["would_be"]
+        assert told["headline"] == told["explanation"][0]
+        assert "observation" not in told["decision"]
+        assert told["ready"] == 2
+        whole = await one.json("/api/targets/llm/chat")
+        assert whole["remembered_from_s"] == told["remembered_from_s"]
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "words"),
+    [
+        ("0", 404, "remembers what it decided since 20"),
+        ("soon", 400, "at = soon, must be seconds"),
+        ("nan", 400, "at = nan, must be seconds"),
+        ("-inf", 400, "must be seconds"),
+    ],
+)
+async def test_a_time_that_is_none_or_forgotten(text: str, status: int, words: str) -> None:
+    async with site() as one:
+        answer, _ = await one.ask(f"/api/targets/llm/chat?at={text}")
+        assert answer.status == status
+        assert words in (await one.json(f"/api/targets/llm/chat?at={text}"))["error"]
+        assert "scaler explain --log" in str(await one.json("/api/targets/llm/chat?at=0"))

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import isfinite
 from typing import Any
 
 import aiohttp
@@ -13,16 +15,18 @@ from yarl import URL
 
 from scaler.service.clock import Clock
 from scaler.service.history import History
-from scaler.service.registry import Registry
+from scaler.service.moments import Moments
+from scaler.service.registry import Entry, Registry
 from scaler.service.replication import SNAPSHOT_PATH, TICK_HEADER, Publisher
 from scaler.service.telemetry import Telemetry
 from scaler.service.web.assets import assets
-from scaler.service.web.views import basis, detail, summary
+from scaler.service.web.views import basis, detail, past, summary
 
 PROXY_TIMEOUT_S = 5.0
 PASSED_ON = "X-Passed-On"  # by a daemon that follows: it is not passed on again
 ALIVE_TICKS = 10.0  # without a tick for so long the loop is dead and the process is restarted
 _DATA_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+ELSEWHERE = "its decision log has the rest: scaler explain --log DIR, as in records.directory"
 SLICE = 25  # targets summarised between two turns of the event loop: under 1 ms
 
 
@@ -38,6 +42,7 @@ class Parts:
     registry: Registry
     telemetry: Telemetry
     history: History
+    moments: Moments
     publisher: Publisher
     clock: Clock
     ready: Callable[[], bool]
@@ -97,7 +102,8 @@ class _Handlers:
     async def target(self, request: web.Request) -> web.StreamResponse:
         """One target: the latest decision, its explanation, and the last day.
 
-        With ``?basis=1`` also what the decision was made from, so that it can be made again.
+        With ``?basis=1`` also what the decision was made from, so that it can be made again; with
+        ``?at=SECONDS`` the decision that stood then instead, as far as it is remembered.
         """
         return await self._own_or_leaders(request, self._target)
 
@@ -146,11 +152,28 @@ class _Handlers:
         ]
         if not found:
             return _json({"error": f"no target {'/'.join(wanted)}"}, status=404)
+        if "at" in request.query:
+            return self._past(found[0], request.query["at"])
         now_s = self._parts.clock.now_s()
         told = detail(found[0], self._parts.history, now_s, tick_s=self._tick_s)
+        told["remembered_from_s"] = self._parts.moments.begin_s(found[0].key)
         if "basis" in request.query:
             told["basis"] = basis(found[0])
         return _json({**told, "tick_s": self._tick_s})
+
+    def _past(self, entry: Entry, text: str) -> web.Response:
+        """The decision that stood at a time; 404 where none is remembered."""
+        try:
+            at_s = float(text)
+        except ValueError:
+            at_s = float("nan")
+        if not isfinite(at_s):
+            return _json({"error": f"at = {text}, must be seconds since 1970"}, status=400)
+        kept = self._parts.moments.find(entry.key, at_s)
+        if kept is None:
+            begin_s = self._parts.moments.begin_s(entry.key)
+            return _json({"error": _forgotten(begin_s), "remembered_from_s": begin_s}, status=404)
+        return _json({**past(entry, kept), "asked_at_s": at_s, "tick_s": self._tick_s})
 
     @property
     def _tick_s(self) -> float:
@@ -168,6 +191,14 @@ class _Handlers:
             content_type="application/json",
             headers={TICK_HEADER: tick},
         )
+
+
+def _forgotten(begin_s: float | None) -> str:
+    since = "nothing yet"
+    if begin_s is not None:
+        begin = datetime.fromtimestamp(begin_s, UTC).isoformat(timespec="seconds")
+        since = f"what it decided since {begin.replace('+00:00', 'Z')}"
+    return f"the daemon remembers {since}; {ELSEWHERE}"
 
 
 def _json(value: Any, *, status: int = 200) -> web.Response:

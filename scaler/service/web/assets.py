@@ -18,7 +18,7 @@ _TYPES = {
     "js": "text/javascript",
     "svg": "image/svg+xml",
 }
-_NAMES = ("index.html", "page.css", "page.js", "list.js", "detail.js", "icon.svg")
+_NAMES = ("index.html", "page.css", "page.js", "list.js", "detail.js", "why.js", "icon.svg")
 _INDEX = "index.html"
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "

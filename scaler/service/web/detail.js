@@ -1,11 +1,12 @@
-// One target: what is wanted and why, and its past.
+// One target: what is wanted and why, and its past; a past decision where a time is pinned.
 
 import { Charts } from "./charts.js";
 import {
   ABSENT, count, duration, make, number, percent, reconcile, setAttr, setBadge, setText, words,
 } from "./dom.js";
-import { WALL } from "./scales.js";
+import { WALL, DAYS } from "./scales.js";
 import { changes, forTime, runs } from "./series.js";
+import { Why } from "./why.js";
 
 const DASHED = [5, 3];
 const DOTTED = [1.5, 3];
@@ -79,12 +80,18 @@ function limits({ replicas_min: low, replicas_max: high }) {
 }
 
 export class DetailView {
-  /** `back` is the address of the list as the reader left it. */
-  constructor([namespace, name, trigger], back) {
+  /** `back` is the address of the list as the reader left it; `fetched` asks the daemon. */
+  constructor([namespace, name, trigger], { back, query, fetched }) {
     this.title = `${namespace}/${name} · vllm-scaler`;
     this.url = `api/targets/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`;
-    if (trigger) this.url += `?trigger=${encodeURIComponent(trigger)}`;
-    this.charts = new Charts(PANELS, { overview: OVERVIEW, time: WALL });
+    this.query = trigger ? `?trigger=${encodeURIComponent(trigger)}` : "";
+    this.url += this.query;
+    this.fetched = fetched;
+    this.asked_at_s = askedAt(query); // of the address: the reader followed a link to a past time
+    this.past = null; // what the daemon said of the time that is pinned
+    this.turn = 0;
+    this.charts = new Charts(PANELS, { overview: OVERVIEW, time: WALL, pinned: (place) => this.pinned(place) });
+    this.why = new Why(this.url);
     this.element = this.build(namespace, name, back);
   }
 
@@ -94,7 +101,7 @@ export class DetailView {
     this.missing = make("p", { cls: "empty", attrs: { hidden: "" } });
     this.content = make("div", {
       cls: "content",
-      kids: [this.buildTiles(), this.buildSays(), make("div", { cls: "split", kids: [this.buildHistory(), this.buildWhy()] })],
+      kids: [this.buildTiles(), this.buildSays(), make("div", { cls: "split", kids: [this.buildHistory(), this.why.element] })],
     });
     return make("article", { cls: "detail", kids: [this.buildHeading(namespace, name, back), this.missing, this.content] });
   }
@@ -131,33 +138,18 @@ export class DetailView {
     const heading = make("div", {
       cls: "over", kids: [make("h2", { text: "Past" }), this.charts.tools, this.span, this.charts.when],
     });
-    return make("section", { cls: "history", kids: [heading, this.none, this.charts.element] });
+    const hint = make("p", { cls: "hint quiet", text: "Click a time for the decision made then; drag to zoom, double click for everything." });
+    return make("section", { cls: "history", kids: [heading, this.none, this.buildThen(), this.charts.element, hint] });
   }
 
-  buildWhy() {
-    this.steps = make("ol", { cls: "steps" });
-    this.proposals = make("tbody");
-    this.facts = make("dl", { cls: "facts" });
-    this.record = make("pre", { attrs: { tabindex: "0" } });
-    const raw = make("a", { text: "JSON", attrs: { href: this.url } });
-    this.why = make("section", {
-      cls: "why",
-      kids: [
-        make("h2", { text: "Why this number" }), this.steps,
-        make("h2", { text: "What each signal alone would ask for" }), this.buildProposals(),
-        make("h2", { text: "What was known" }), this.facts,
-        make("details", { kids: [make("summary", { text: "The explanation as text" }), this.record, raw] }),
-      ],
-    });
-    return this.why;
-  }
-
-  buildProposals() {
-    const heads = [["Signal", ""], ["Replicas", "num"], ["From", ""]];
-    const row = make("tr", {
-      kids: heads.map(([text, cls]) => make("th", { cls, text, attrs: { scope: "col" } })),
-    });
-    return make("table", { cls: "proposals", kids: [make("thead", { kids: [row] }), this.proposals] });
+  /** The line that says which past decision is explained, and the way back. */
+  buildThen() {
+    this.thenTime = make("b");
+    this.thenWords = make("span");
+    const now = make("button", { cls: "tool", text: "Back to now", attrs: { type: "button", title: "Explain the latest decision (Escape in the charts)" } });
+    now.addEventListener("click", () => this.charts.pin(null));
+    this.then = make("div", { cls: "then", attrs: { role: "status", hidden: "" }, kids: [make("p", { kids: [this.thenTime, " ", this.thenWords] }), now] });
+    return this.then;
   }
 
   // The page's calls.
@@ -168,7 +160,61 @@ export class DetailView {
 
   leave() {}
 
-  changed() {}
+  changed(query) {
+    this.asked_at_s = askedAt(query);
+    this.goToAsked();
+  }
+
+  // A past time.
+
+  /** The reader pinned a time, or let it go: what was decided then takes the place of the latest. */
+  async pinned(place) {
+    const turn = ++this.turn;
+    const at_s = place === null ? null : this.endOf(place);
+    history.replaceState(null, "", this.address(at_s));
+    if (place === null) return this.tell(null);
+    const { status, body } = await this.ask(at_s);
+    if (turn === this.turn) this.tell({ found: status === 200, at_s, ...body });
+  }
+
+  /** The last decision in a row: a row of five minutes has many, and shows its last counts. */
+  endOf(place) {
+    const { at_s, step_s, tick_s } = this.charts.data;
+    return at_s[place] + Math.max(step_s[place] - tick_s, 0);
+  }
+
+  urlAt(at_s) {
+    return `${this.url}${this.query ? "&" : "?"}at=${at_s}`;
+  }
+
+  async ask(at_s) {
+    try {
+      return await this.fetched(this.urlAt(at_s));
+    } catch (error) {
+      return { status: 0, body: { error: error.message } };
+    }
+  }
+
+  tell(past) {
+    this.past = past?.found ? past : null;
+    this.then.hidden = past === null;
+    if (past) {
+      setText(this.thenTime, DAYS.full(past.asked_at_s ?? past.at_s));
+      setText(this.thenWords, past.found ? standing(past) : `${past.error}.`);
+    }
+    if (this.body) this.explain();
+  }
+
+  address(at_s) {
+    const [path] = location.hash.split("?", 1);
+    return at_s === null ? path : `${path}?at=${at_s}`;
+  }
+
+  goToAsked() {
+    if (this.asked_at_s === null || !this.begun) return;
+    this.charts.goTo(this.asked_at_s, FIRST_SHOWN_S / 2);
+    this.asked_at_s = null;
+  }
 
   update({ status, body }) {
     const found = status === 200;
@@ -180,6 +226,7 @@ export class DetailView {
   }
 
   fill(body) {
+    this.body = body;
     setText(this.mode, body.mode);
     setAttr(this.mode, "data-mode", body.mode);
     setText(this.kind, body.target === "unknown" ? "" : body.target);
@@ -187,7 +234,14 @@ export class DetailView {
     setText(this.headline, body.headline ?? (body.faults.length ? FAULTY : UNDECIDED));
     reconcile(this.notes, notes(body), () => make("li"), fillNote);
     this.fillHistory(body);
-    this.fillWhy(body);
+    this.explain();
+    this.goToAsked();
+  }
+
+  explain() {
+    const { past } = this;
+    if (past) this.why.fill(past, `Why ${count(past.desired)} at ${WALL.full(past.at_s)}`, this.urlAt(past.asked_at_s));
+    else this.why.fill(this.body);
   }
 
   fillHistory(body) {
@@ -202,23 +256,19 @@ export class DetailView {
     if (!this.begun && span_s > FIRST_SHOWN_S) this.charts.span(FIRST_SHOWN_S);
     this.begun = true;
   }
-
-  fillWhy({ decision, steps, explanation }) {
-    this.why.hidden = !decision;
-    const bound = decision?.steps[0]?.stage; // the flow begins with the signal that bound
-    const last = steps.length - 1;
-    reconcile(this.steps, steps, () => make("li", { kids: [make("b"), make("span")] }), (line, step) => {
-      setText(line.firstElementChild, String(step.replicas));
-      setText(line.lastElementChild, step.reason);
-      line.classList.toggle("final", step === steps[last]);
-    });
-    reconcile(this.proposals, proposals(decision), makeProposal, (row, item) => fillProposal(row, item, bound));
-    reconcile(this.facts, facts(decision), makeFact, fillFact);
-    setText(this.record, explanation.join("\n"));
-  }
 }
 
-const SIGNALS = ["work", "forecast", "queue", "kv_cache", "ttft", "itl", "gpu"];
+function askedAt(query) {
+  const at_s = Number.parseFloat(query?.get("at"));
+  return Number.isFinite(at_s) ? at_s : null;
+}
+
+/** What holds between the decision that is remembered and the time that is pinned. */
+function standing({ desired, at_s, asked_at_s: asked_s, tick_s, headline }) {
+  if (asked_s < at_s + 1.5 * tick_s) return headline;
+  return `${count(desired)} replicas wanted, unchanged since the decision of ${WALL.full(at_s)}, which is explained: ${headline}`;
+}
+
 const FAULTY = "Nothing is decided, and KEDA is told of an error: the trigger is not understood.";
 const UNDECIDED = "Nothing is decided yet: there has been no good observation of this target.";
 
@@ -324,82 +374,4 @@ function goals({ ttft_slo_s: slo_s, replicas_max: most, history: { columns, rows
   const desired = columns.indexOf("desired");
   const near = most && rows.some((row) => row[desired] >= most);
   return { "TTFT p95": [[slo_s, `SLO ${number(slo_s)} s`]], Replicas: near ? [[most, `maximum ${most}`]] : [] };
-}
-
-/** Every signal in the order of the flow, with its proposal or why it has none; rows stay in place. */
-function proposals(decision) {
-  if (!decision) return [];
-  const found = new Map(decision.blind.map((item) => [item.signal, item]));
-  for (const proposal of decision.proposals) found.set(proposal.signal, proposal);
-  const place = ({ signal }) => SIGNALS.indexOf(signal);
-  return [...found.values()].sort((a, b) => place(a) - place(b));
-}
-
-function makeProposal() {
-  const terms = make("td", { cls: "terms" });
-  const name = make("th", { attrs: { scope: "row" }, kids: [make("span"), make("small")] });
-  return make("tr", { kids: [name, make("td", { cls: "num" }), terms] });
-}
-
-function fillProposal(row, { signal, replicas, terms, cause }, bound) {
-  const [name, size, from] = row.children;
-  setText(name.firstElementChild, words(signal));
-  setText(name.lastElementChild, signal === bound ? "binds" : "");
-  setText(size, replicas === undefined ? ABSENT : String(replicas));
-  const items = terms ? terms.map(([term, value]) => [label(term), amount(term, value)]) : [["not seen", words(cause)]];
-  reconcile(from, items, () => make("span", { kids: [make("i"), make("b")] }), (span, [term, value]) => {
-    setText(span.firstElementChild, `${term} `);
-    setText(span.lastElementChild, value);
-  });
-  row.classList.toggle("bound", signal === bound);
-  row.classList.toggle("blind", !terms);
-}
-
-/** `lead_s` -> `lead`; the unit goes to the value. */
-function label(term) {
-  return words(term.replace(/_(per_s|ratio|s)$/, (unit) => (unit === "_per_s" ? "_per_s" : "")));
-}
-
-function amount(term, value) {
-  if (term.endsWith("_ratio")) return percent(value);
-  if (term.endsWith("_s") && !term.endsWith("_per_s")) return `${number(value)} s`;
-  return number(value);
-}
-
-/** Demand, capacity and forecast in a few lines: name, value. */
-function facts(decision) {
-  if (!decision) return [];
-  const { demand, capacity, forecast } = decision;
-  return [
-    ["Arrivals", demand ? `${number(demand.requests_per_s)} requests/s` : ABSENT],
-    ["Mean request", demand ? `${number(demand.prompt_tokens_per_request)} prompt, ${number(demand.output_tokens_per_request)} output tokens` : ABSENT],
-    ["Prefix cache", demand ? `${percent(demand.cached_ratio)} of prompt tokens` : ABSENT],
-    ["A request costs", capacity ? costs(capacity) : ABSENT],
-    ["A replica carries", capacity ? carries(capacity) : ABSENT],
-    ["Forecast", forecast ? expects(forecast) : ABSENT],
-    ["Active", decision.active ? "yes" : "no: may go to zero"],
-    ["Policy", decision.policy_version],
-  ];
-}
-
-function costs({ request_cost_s: cost, request_cost_low_s: low, request_cost_high_s: high }) {
-  return `${number(cost)} s of a replica (${number(low)} to ${number(high)})`;
-}
-
-function carries({ load_max_ratio: busy, request_cost_s: cost, evidence_s: evidence }) {
-  return `${number(busy / cost)} requests/s within the objectives, learned from ${duration(evidence)} of replica time`;
-}
-
-function expects({ lead_s: lead, load_mean: mean, load_upper: upper, skill, used }) {
-  const trust = used ? "in use" : "no better than the last value, which is used instead";
-  return `${number(mean)} replicas' worth in ${duration(lead)}, at most ${number(upper)}; skill ${number(skill)}, ${trust}`;
-}
-
-function makeFact() {
-  return make("div", { kids: [make("dt"), make("dd")] });
-}
-
-function fillFact(fact, [name, value]) {
-  setText(fact.firstElementChild, name);
-  setText(fact.lastElementChild, value);
 }

@@ -1,7 +1,7 @@
 // The live page: asks the read-only API every few seconds and shows the answer.
 //
 // #/                         all targets (?q= filter, &status=, &sort=)
-// #/NAMESPACE/NAME[/TRIGGER] one target
+// #/NAMESPACE/NAME[/TRIGGER] one target (?at= seconds since 1970: the decision that stood then)
 
 import { clock, duration, make, setText } from "./dom.js";
 import { DetailView } from "./detail.js";
@@ -40,7 +40,7 @@ function show() {
   if (page.view && page.route === name) return page.view.changed(query);
   page.view?.leave();
   page.route = name;
-  page.view = path.length >= 2 ? new DetailView(path, kept?.address ?? "#/") : listView(query);
+  page.view = path.length >= 2 ? new DetailView(path, { back: kept?.address ?? "#/", query, fetched }) : listView(query);
   main.replaceChildren(page.view.element);
   page.view.enter();
   document.title = page.view.title;

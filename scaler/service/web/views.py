@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import msgspec
+
 from scaler.core.explain import headline, narrative, step_line
 from scaler.core.model import Decision, NoData, Observation, Replicas, Stage
 from scaler.service.history import COLUMNS, STEP, History
+from scaler.service.moments import Kept
 from scaler.service.registry import Entry
 
 
@@ -79,6 +82,29 @@ def detail(entry: Entry, history: History, now_s: float, *, tick_s: float) -> di
             "rows": history.rows(entry.key, tick_s=tick_s),
         },
         "ttft_slo_s": entry.policy.slo.ttft_s,
+    }
+
+
+def past(entry: Entry, kept: Kept) -> dict[str, Any]:
+    """A past decision and its explanation; its measurements are not kept, its replicas are."""
+    decision = kept.decision
+    told = msgspec.to_builtins(decision)
+    del told["observation"]
+    return {
+        "namespace": entry.key.namespace,
+        "name": entry.key.name,
+        "trigger": entry.id,
+        **_counts(decision.observation.replicas),
+        "status": decision.verdict.value,
+        "desired": decision.would_be,
+        "published": decision.replicas_desired,
+        "at_s": decision.at_s,
+        "next_at_s": kept.next_at_s,
+        "remembered_from_s": kept.begin_s,
+        "decision": told,
+        "headline": headline(decision),
+        "steps": _steps(decision),
+        "explanation": narrative(decision),
     }
 
 
