@@ -216,11 +216,8 @@ class _Run:
         self._gpu_ratio: Mapping[int, float] | None = None  # as of the scrape
         self._decision: Decision | None = None
         self._acted_at_s = self._last_tick_s = 0.0
-        kept = scenario.timeline or watch is not None
-        gateway = spec.replicas_min == 0
-        self._observer = (
-            Observer(scenario.model, config.freshness, gateway=gateway) if kept else None
-        )
+        observer = Observer(scenario.model, config.freshness, gateway=spec.replicas_min == 0)
+        self._observer = observer if scenario.timeline or watch is not None else None
         timing = scenario.timing
         self._next_scrape_s = timing.scrape_phase_s
         self._next_dcgm_s = timing.dcgm_phase_s
