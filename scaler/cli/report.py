@@ -173,12 +173,16 @@ def _write(out: Path, rows: list[Watched], advice: list[Advice]) -> None:
 def _target(rows: Watched, one: Advice) -> "Target":
     from simulations.report_advisory import Disagreement, Target  # noqa: PLC0415
 
-    series: Any = {name: rows[name] for name in SERIES} | {"decided_by": rows.decided_by}
+    series: Any = {name: rows[name] for name in SERIES} | {
+        "decided_by": rows.decided_by,
+        "attained_ratio": rows.attained_ratio,
+    }
     verdict: Any = one.verdict
     return Target(
         namespace=one.namespace,
         name=one.name,
         ttft_slo_s=one.ttft_slo_s,
+        attainment_target_ratio=1.0 - rows.allowed_ratio,
         gpus_per_replica=max(one.gpus_per_replica, 1),
         gpu_hours_would=one.gpu_hours_would,
         gpu_hours_live=one.gpu_hours_live,

@@ -54,6 +54,13 @@ class Watched:
     decided_by: list[str]
     why: list[str]
     note: str = ""
+    measured: bool = True  # False where ``missed_ratio`` is only whether a percentile was missed
+
+    @property
+    def attained_ratio(self) -> Floats:
+        """The measured share of requests within the TTFT objective; NaN where it is not known."""
+        missed = self.columns["missed_ratio"]
+        return 1.0 - missed if self.measured else np.full_like(missed, UNSEEN)
 
     def __getitem__(self, name: str) -> Floats:
         """One column of ``ROW``."""
@@ -221,6 +228,7 @@ def watched_daemon(detail: dict[str, Any], *, days: float) -> Watched:
         step_s=old["step_s"],
         decided_by=stages,
         why=stages,
+        measured=False,
         note="from the daemon's memory of a day: what replicas carry is the latest estimate,"
         " and the live fleet's misses are told by the 95th percentile of TTFT",
     )

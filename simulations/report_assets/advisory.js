@@ -1,7 +1,7 @@
 // The advisory report: all targets, and for one of them what would have been beside what was.
 
 import { Charts } from "./charts.js";
-import { ABSENT, count, duration, make, number, setText } from "./dom.js";
+import { ABSENT, count, duration, make, nines, number, setText } from "./dom.js";
 import { DAYS } from "./scales.js";
 import { forTime } from "./series.js";
 import { frame, grouped, numbers, payload, section, tiles } from "./frame.js";
@@ -11,6 +11,10 @@ const AROUND_S = 3600;
 const BADGES = { go: ["good", "go"], "no-go": ["bad", "no-go"], undecided: ["plain", "undecided"] };
 const seconds = (value) => (Number.isNaN(value) ? ABSENT : `${number(value)} s`);
 
+const ATTAINED = {
+  title: "Within the objective", unit: "of the live fleet's requests, as they were measured", max: 1, misses_max: 10, format: nines,
+  lines: [{ column: "attained_ratio", label: "live", tone: "--good" }],
+};
 const PANELS = [
   {
     title: "Replicas", unit: "would be against live", whole: true, tall: true, format: number,
@@ -21,6 +25,7 @@ const PANELS = [
       { column: "would_be", label: "would be", tone: "--desired", step: true, width: 2.2, format: count },
     ],
   },
+  ATTAINED,
   {
     title: "TTFT p95", unit: "seconds", least: 0.05, limits_max: 5, format: number,
     lines: [{ column: "ttft_p95_s", label: "p95", tone: "--ttft", format: seconds }],
@@ -41,9 +46,9 @@ const OVERVIEW = [
 ];
 
 class One {
-  constructor(tick_s) {
+  constructor(tick_s, judged) {
     this.tick_s = tick_s;
-    this.charts = new Charts(PANELS, { overview: OVERVIEW, time: DAYS });
+    this.charts = new Charts(PANELS.filter((panel) => judged || panel !== ATTAINED), { overview: OVERVIEW, time: DAYS });
     this.title = make("h2");
     this.reasons = make("ul", { cls: "asks" });
     const over = make("div", { cls: "over", kids: [this.title, this.charts.tools, this.charts.when] });
@@ -72,7 +77,10 @@ class One {
     this.charts.show(null);
     this.charts.update({
       at_s, columns, stages: target.stages, stage: Uint16Array.from(target.stage), tick_s: this.tick_s * target.every,
-      limits: { "TTFT p95": [[target.ttft_slo_s, `SLO ${number(target.ttft_slo_s)} s`]] }, events,
+      limits: {
+        "TTFT p95": [[target.ttft_slo_s, `SLO ${number(target.ttft_slo_s)} s`]],
+        [ATTAINED.title]: [[target.attainment_target_ratio, `asked for ${nines(target.attainment_target_ratio)}`]],
+      }, events,
     });
     setText(this.title, `${target.namespace}/${target.name}`);
     this.reasons.replaceChildren(...target.reasons.map((text) => make("li", { text })));
@@ -105,7 +113,8 @@ function targets(data, chosen) {
 }
 
 function show(data) {
-  const one = new One(data.tick_s);
+  const judged = data.targets.some(({ columns }) => columns.attained_ratio?.some((value) => value !== null));
+  const one = new One(data.tick_s, judged);
   const table = targets(data, (target) => {
     one.show(target);
     one.element.scrollIntoView({ block: "start" });

@@ -149,6 +149,12 @@ def test_a_simulated_log_gives_the_rows_that_its_decisions_say(tmp_path: Path) -
     assert set(rows["live"]) == {6.0}  # nobody scaled it
     assert set(rows["active"]) == {0.0}
     assert "frozen" not in rows.decided_by
+    measured = rows.attained_ratio[np.isfinite(rows.attained_ratio)]
+    assert len(measured) > 20
+    assert (
+        measured.tolist()
+        == (1.0 - rows["missed_ratio"][np.isfinite(rows["missed_ratio"])]).tolist()
+    )
     last = decisions[-1]
     assert last.demand is not None
     assert last.capacity is not None
@@ -191,6 +197,7 @@ async def test_a_daemons_day_gives_the_same_counts() -> None:
     assert rows["would_be"][-1] == detail["decision"]["would_be"]
     found = advise(rows)
     assert "from the daemon's memory of a day" in found.note
+    assert np.isnan(rows.attained_ratio).all()  # only a percentile is remembered
     assert found.watched_hours == pytest.approx(23 * 15.0 / 3600.0)
     with pytest.raises(SignalError, match="another version"):
         watched_daemon({**detail, "basis": None}, days=1.0)
