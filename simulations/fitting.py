@@ -1,7 +1,7 @@
 """Step-time coefficients from measurements, by relative least squares without negative terms."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,34 +22,65 @@ class Fit:
     rows: int
 
 
-def fit_relative(terms: Sequence[Floats], measured: Floats) -> Fit:
+def fit_relative(
+    terms: Sequence[Floats], measured: Floats, variances: Mapping[int, Floats] | None = None
+) -> Fit:
     """Non-negative coefficients x that minimise sum(((terms . x - measured) / measured)^2).
 
-    With at most eight terms every set of terms kept above zero is tried and the best one whose
-    plain least-squares solution is non-negative wins, which is the exact solution.
+    Where plain least squares are non-negative they are the solution.  Else, with at most eight
+    terms, every set of terms kept above zero is tried and the best one whose plain least-squares
+    solution is non-negative wins, which is the exact solution.
+
+    ``variances`` are, by the place of a term, those of the errors that each row's term was measured
+    with.  Such errors draw a coefficient towards zero; their share of the sums of squares is taken
+    off (Fuller 1987, "Measurement Error Models", section 2.2).
     """
     assert len(terms) <= 8, "every subset of terms is tried"
     design = np.column_stack(terms) / measured[:, None]
-    ones = np.ones(measured.size)
-    best = np.zeros(len(terms))
-    best_loss = np.inf
-    for size in range(1, len(terms) + 1):
-        for kept in itertools.combinations(range(len(terms)), size):
-            part, *_ = np.linalg.lstsq(design[:, kept], ones, rcond=None)
-            if np.any(part < 0.0):
+    lengths = np.linalg.norm(design, axis=0)
+    lengths[lengths == 0.0] = 1.0
+    scaled = design / lengths
+    errors_of = np.zeros(len(terms))
+    for place, variance in (variances or {}).items():
+        errors_of[place] = float(np.sum(variance / measured**2)) / lengths[place] ** 2
+    best, best_loss = np.zeros(len(terms)), float(measured.size)
+    everything = tuple(range(len(terms)))
+    for size in range(len(terms), 0, -1):
+        for kept in itertools.combinations(everything, size):
+            part = _solved(scaled[:, kept], errors_of[list(kept)])
+            if part is None:
                 continue
-            loss = float(np.sum((design[:, kept] @ part - ones) ** 2))
-            if loss < best_loss * (1.0 - 1e-12):
+            loss = float(np.sum((scaled[:, kept] @ part - 1.0) ** 2))
+            loss -= float(np.dot(errors_of[list(kept)], part**2))
+            if loss < best_loss - 1e-12 * abs(best_loss):
                 best_loss = loss
                 best = np.zeros(len(terms))
                 best[list(kept)] = part
-    errors = np.abs(design @ best - ones)
+        if size == len(terms) and best_loss < measured.size:
+            break  # with all of them no other set is better
+    errors = np.abs(scaled @ best - 1.0)
     return Fit(
-        coefficients=tuple(best.tolist()),
+        coefficients=tuple((best / lengths).tolist()),
         error_mean_ratio=float(errors.mean()),
         error_p90_ratio=float(np.quantile(errors, 0.9)),
         rows=measured.size,
     )
+
+
+def _solved(design: Floats, errors_of: Floats) -> Floats | None:
+    """The coefficients of some terms; None where one is negative, or nothing but errors is left.
+
+    Without errors the rows themselves are solved, which keeps twice the digits that their sums of
+    squares do.
+    """
+    if not np.any(errors_of):
+        part = np.linalg.lstsq(design, np.ones(len(design)), rcond=None)[0].astype(np.float64)
+    else:
+        squares = design.T @ design - np.diag(errors_of)
+        if np.linalg.eigvalsh(squares)[0] <= 1e-12:  # of terms of length one
+            return None
+        part = np.linalg.solve(squares, design.sum(axis=0))
+    return None if np.any(part < 0.0) else part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,20 +2,21 @@
 
 import dataclasses
 import json
-import shutil
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from scaler.cli.history_options import history_options, source_of
+from scaler.cli.history_options import Source, history_options, source_of
 from scaler.cli.progress import Progress, shown
 from scaler.cli.record import fetch_history, resolved
 from scaler.cli.simulation_options import simulator_needed
 from scaler.errors import ConfigError, ScalerError
 from scaler.ops.calibrate_files import read_bench, read_profile
-from scaler.ops.calibrate_history import engine_history
+from scaler.ops.calibrate_history import EngineHistory, engine_history
+from scaler.ops.calibrate_stretches import WINDOW_S
 from scaler.ops.record_history import Store, fingerprint, history_queries
 
 if TYPE_CHECKING:
@@ -30,11 +31,6 @@ LIMITS = {
     "max_model_len": "vLLM's flag.",
     "gpus_per_replica": "GPUs of one replica.",
 }
-
-GAUGE_NOTE = (
-    "decode_per_kv_token_s: its gauge is read once a scrape, which pulls it towards 0 by more than"
-    " its interval says"
-)
 
 
 def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -138,8 +134,30 @@ def _calibrated(
         made = _of_history(out, progress, named, limits, seed=seed, **options)
     if start_up_s is not None:
         model = dataclasses.replace(made.model, start_up=_start_up((start_up_s,)))
-        return dataclasses.replace(made, model=model)
-    return made
+        made = dataclasses.replace(made, model=model)
+    notes = (*made.notes, *_assumed(made.model, limits))
+    return dataclasses.replace(made, notes=notes)
+
+
+def _assumed(model: "ReplicaModel", limits: dict[str, int | None]) -> Iterator[str]:
+    """What nobody said and no data told: it is in the model nevertheless."""
+    from simulations.replica import StartUp  # noqa: PLC0415
+
+    if limits["gpus_per_replica"] is None:
+        yield (
+            f"gpus_per_replica: {model.gpus_per_replica} is assumed, and GPU-hours follow from it;"
+            " --gpus-per-replica"
+        )
+    if model.start_up == StartUp():
+        phases = (model.start_up.scheduling, model.start_up.weights, model.start_up.compile)
+        yield (
+            f"start-up: {sum(one.values_s[0] for one in phases):.0f} s is assumed, no pod times"
+            " (kube_pod_created, kube_pod_status_ready_time) were found; --start-up-s"
+        )
+    for name in ("max_num_batched_tokens", "max_model_len"):
+        if limits[name] is None:
+            flag = name.replace("_", "-")
+            yield f"{name}: {getattr(model, name)} is assumed, as vLLM's flag; --{flag}"
 
 
 def _limited(name: str, limits: dict[str, int | None]) -> "ReplicaModel":
@@ -239,33 +257,57 @@ def _of_history(
 
     from simulations.calibration import BusyWindows, calibrate_windows  # noqa: PLC0415
 
-    source = resolved(source_of(**options))
+    source = _of_stretches(resolved(source_of(**options)))
     parts = out.with_name(f".{out.name}.parts")
     made = history_queries(source.asked, source.readers)
     store = Store(parts, fingerprint(source.asked, made))
     fetch_history(source, store, progress)
     progress.say("reading the history")
-    found = engine_history(source.asked, source.readers, store)
+    with store.used_up():
+        found = engine_history(source.asked, source.readers, store)
     fields = [field.name for field in dataclasses.fields(BusyWindows)]
     columns = {
-        field: np.array([getattr(minute, field) for minute in found.minutes]) for field in fields
+        field: np.array([getattr(one, field) for one in found.stretches]) for field in fields
     }
     fit = calibrate_windows(BusyWindows(**columns), seed=seed)
     seen = {"kv_blocks": found.kv_blocks, "block_size": found.block_size}
-    notes = [GAUGE_NOTE]
-    if limits["max_num_seqs"] is None:
-        if found.running_max_full:
-            seen["max_num_seqs"] = found.running_max
-        notes.append(
-            f"max_num_seqs: {found.running_max} ran at most"
-            f"{' while others waited' if found.running_max_full else ''}; --max-num-seqs is surer"
-        )
+    if limits["max_num_seqs"] is None and found.running_max_full:
+        seen["max_num_seqs"] = found.running_max
     model = _limited(name, {**limits, **{k: limits[k] or v for k, v in seen.items()}})
     model = _with_history(model, found.hit_ratio, found.start_up_s)
-    if not found.start_up_s:
-        notes.append("start-up: no pod times of kube-state-metrics in the window; --start-up-s")
-    shutil.rmtree(parts)
-    return _made(model, fit, f"{fit.rows} busy minutes", tuple(notes))
+    notes = (*_longer(fit), *_notes_of_history(found, limits))
+    return _made(model, fit, f"{fit.rows} busy stretches of ten minutes", notes)
+
+
+def _of_stretches(source: Source) -> Source:
+    """The same with lengths told at every tick, of as long as a stretch."""
+    asked = dataclasses.replace(
+        source.asked, lengths_s=WINDOW_S, lengths_every_s=source.asked.tick_s
+    )
+    return dataclasses.replace(source, asked=asked)
+
+
+def _longer(fit: "Calibration") -> Iterator[str]:
+    """Intervals shrink with the root of the number of stretches."""
+    loose = [item for item in fit.coefficients if item.loose]
+    if loose and all(item.low > 0.0 for item in loose):
+        factor = max(item.looseness for item in loose) ** 2
+        yield f"the same traffic for {math.ceil(factor)} times as long would tighten them as well"
+
+
+def _notes_of_history(found: EngineHistory, limits: dict[str, int | None]) -> Iterator[str]:
+    """What history does not tell of the replica."""
+    if not found.attention:
+        yield (
+            "no histogram of prompt lengths: the attention within long prompts is put down to"
+            " their tokens and their context; a --profile with prefill_context tells it"
+        )
+    if limits["max_num_seqs"] is None:
+        yield (
+            f"max_num_seqs: {found.running_max} ran at most"
+            f"{' while others waited' if found.running_max_full else ', the model has 256'};"
+            " --max-num-seqs is surer"
+        )
 
 
 def _with_history(

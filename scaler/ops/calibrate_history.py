@@ -1,17 +1,27 @@
-"""From the history of engines to what a replica model is made of: busy minutes, limits, starts."""
+"""From the history of engines to what a replica model is made of: stretches, limits, starts."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from scaler.errors import SignalError
+from scaler.ops.calibrate_stretches import (
+    WINDOW_S,
+    Attention,
+    Part,
+    Stretch,
+    grown,
+    part,
+    relative_outputs,
+    residence_s,
+    stretch,
+)
 from scaler.ops.record_history import Asked, Store, chunks
 from scaler.ops.record_ticks import Collected, collected, lives
+from scaler.ops.record_trace import Lengths, read_lengths
 from scaler.signals.readers import Readers
 from scaler.signals.samples import PodSample
 
-WINDOW_S = 60.0  # long enough that gauges at its scrapes are a mean, short enough to be of one load
-RUNNING_MIN = 2.0  # at every scrape of a window: an engine with less may have been idle in between
 _FIELDS = (
     "running", "finished", "prompt_tokens", "output_tokens", "engine_steps", "kv_mean_ratio",
     "kv_capacity_tokens",
@@ -19,21 +29,11 @@ _FIELDS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BusyMinute:
-    """What a replica did in a stretch without idling; see ``simulations.calibration``."""
-
-    span_s: float
-    steps: float
-    seq_steps: float
-    kv_token_steps: float
-    prefill_tokens: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineHistory:
     """What the window tells of one replica."""
 
-    minutes: tuple[BusyMinute, ...]
+    stretches: tuple[Stretch, ...]
+    attention: bool  # whether histograms tell the lengths of prompts
     kv_blocks: int
     block_size: int
     running_max: int
@@ -55,13 +55,18 @@ def engine_history(asked: Asked, readers: Readers, store: Store) -> EngineHistor
             f" from {', '.join(sorted(known.others)) or 'nothing'}"
         )
     block_size, kv_blocks = _blocks(asked, store)
-    book = _Book(block_size=block_size)
+    book = _Book(block_size=block_size, tick_s=asked.tick_s)
     for tick in collected(asked, readers, known, chunks(asked, store)):
         book.add(tick)
     if not book.samples:
         raise SignalError(f"no sample has all of {', '.join(_FIELDS)}: {book.missing}")
+    prompts, outputs = (
+        read_lengths((rows.get(name, []) for _, rows in chunks(asked, store)), asked.target)
+        for name in ("prompt_lengths", "output_lengths")
+    )
     return EngineHistory(
-        minutes=tuple(book.minutes),
+        stretches=tuple(_stretches(book.windows, prompts, outputs)),
+        attention=bool(prompts.by_end_s),
         kv_blocks=kv_blocks,
         block_size=block_size,
         running_max=int(book.running_max),
@@ -71,17 +76,30 @@ def engine_history(asked: Asked, readers: Readers, store: Store) -> EngineHistor
     )
 
 
+def _stretches(
+    windows: Iterable[tuple[float, Sequence[Part]]], prompts: Lengths, outputs: Lengths
+) -> Iterator[Stretch]:
+    """Prompts are counted when their requests finish: as much later as those run."""
+    attention, relative = Attention(prompts), relative_outputs(outputs)
+    for end_s, parts in windows:
+        tokens = attention.at(end_s + residence_s(parts)) if prompts.by_end_s else 0.0
+        if tokens is not None:
+            yield stretch(parts, relative, tokens)
+
+
 class _Book:
     """Samples of every replica, cut into windows."""
 
-    def __init__(self, *, block_size: int) -> None:
-        self.minutes: list[BusyMinute] = []
+    def __init__(self, *, block_size: int, tick_s: float) -> None:
+        self.windows: list[tuple[float, list[Part]]] = []
         self.samples = 0
         self.missing = "no pod answered"
         self.running_max = 0.0
         self.full = False
         self.prompts = self.cached = 0.0
         self._block_size = block_size
+        self._tick_s = tick_s
+        self._end_s = -math.inf
         self._open: dict[str, list[PodSample]] = {}
 
     def add(self, tick: Collected) -> None:
@@ -99,9 +117,10 @@ class _Book:
             self.samples += 1
             self._peak(sample)
             series.append(sample)
-            if sample.at_s - series[0].at_s >= WINDOW_S - 1.0:
-                self._close(series)
-                self._open[pod] = [sample]
+        if tick.at_s >= self._end_s:
+            if math.isfinite(self._end_s):
+                self._close(tick.at_s)
+            self._end_s = tick.at_s + WINDOW_S - 0.5 * self._tick_s
 
     def _peak(self, sample: PodSample) -> None:
         running = sample.running or 0.0
@@ -110,50 +129,21 @@ class _Book:
         if running == self.running_max and (sample.waiting or 0.0) > 0.0:
             self.full = True
 
-    def _close(self, series: Sequence[PodSample]) -> None:
-        first, last = series[0], series[-1]
-        self.prompts += max(_grown(first, last, "prompt_tokens"), 0.0)
-        self.cached += max(_grown(first, last, "cached_tokens"), 0.0)
-        minute = _minute(series, self._block_size)
-        if minute is not None:
-            self.minutes.append(minute)
-
-
-def _minute(series: Sequence[PodSample], block_size: int) -> BusyMinute | None:
-    """A busy stretch; None where the engine may have idled, was restarted or preempted."""
-    first, last = series[0], series[-1]
-    span_s = last.at_s - first.at_s
-    steps = _grown(first, last, "engine_steps")
-    output = _grown(first, last, "output_tokens")
-    began = _grown(first, last, "finished") + _grown(first, last, "running")
-    if min(sample.running or 0.0 for sample in series) < RUNNING_MIN or span_s > 2.0 * WINDOW_S:
-        return None
-    if steps <= 0.0 or output <= 0.0 or _grown(first, last, "preemptions") != 0.0:
-        return None
-    prefill = _grown(first, last, "prompt_tokens") - _grown(first, last, "cached_tokens")
-    context = _mean(_context(sample, block_size) for sample in series)
-    return BusyMinute(
-        span_s=span_s,
-        steps=steps,
-        seq_steps=max(output - began, 0.0),  # a first token comes from its prefill
-        kv_token_steps=context * steps,
-        prefill_tokens=max(prefill, 0.0),
-    )
-
-
-def _context(sample: PodSample, block_size: int) -> float:
-    """Tokens in the KV cache; the last block of each request is half full on average."""
-    held = (sample.kv_mean_ratio or 0.0) * (sample.kv_capacity_tokens or 0.0)
-    return max(held - (sample.running or 0.0) * block_size / 2.0, 0.0)
-
-
-def _grown(first: PodSample, last: PodSample, name: str) -> float:
-    return (getattr(last, name) or 0.0) - (getattr(first, name) or 0.0)
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found)
+    def _close(self, at_s: float) -> None:
+        """The last sample of a window is the first of the next."""
+        parts = []
+        for series in self._open.values():
+            self.prompts += max(grown(series[0], series[-1], "prompt_tokens"), 0.0)
+            self.cached += max(grown(series[0], series[-1], "cached_tokens"), 0.0)
+            made = part(series, self._block_size, tick_s=self._tick_s)
+            if made is not None:
+                parts.append(made)
+        if parts:
+            self.windows.append((at_s, parts))
+        fresh_s = at_s - WINDOW_S
+        self._open = {
+            pod: series[-1:] for pod, series in self._open.items() if series[-1].at_s > fresh_s
+        }
 
 
 def _blocks(asked: Asked, store: Store) -> tuple[int, int]:

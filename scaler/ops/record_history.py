@@ -5,6 +5,7 @@ step: what a range query says of an instant is what an instant query would have 
 chunk is a file of its own, so that a recording that was killed goes on where it was.
 """
 
+import contextlib
 import gzip
 import hashlib
 import math
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from scaler.errors import ConfigError, SignalError
+from scaler.errors import ConfigError, ScalerError, SignalError
 from scaler.signals import promql
 from scaler.signals.belonging import workload_of
 from scaler.signals.profiles import PROFILES
@@ -48,6 +49,8 @@ class Asked:
     to_s: float
     tick_s: float
     chunk_s: float = 3600.0
+    lengths_s: float = LENGTHS_EVERY_S  # of which lengths are the requests that finished
+    lengths_every_s: float = LENGTHS_EVERY_S
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a window that cannot be fetched."""
@@ -125,8 +128,8 @@ def _length_queries(asked: Asked) -> dict[str, Query]:
     ):
         if sums:
             histogram = tuple(item.removesuffix("_sum") for item in sums)
-            text = promql.histogram(histogram, asked.scope, window_s=LENGTHS_EVERY_S)
-            made[name] = Query(text=text, step_s=LENGTHS_EVERY_S)
+            text = promql.histogram(histogram, asked.scope, window_s=asked.lengths_s)
+            made[name] = Query(text=text, step_s=asked.lengths_every_s)
     return made
 
 
@@ -210,7 +213,7 @@ class Store:
             if found.get("fingerprint") != fingerprint:
                 raise ConfigError(
                     f"{folder} holds an unfinished recording with other options;"
-                    " give the same ones to go on with it, or another --out"
+                    " give the same ones to go on with it, another --out, or remove that folder"
                 )
         else:
             state.write_bytes(msgspec.json.encode({"fingerprint": fingerprint}))
@@ -235,7 +238,20 @@ class Store:
             packed = self._path(chunk).read_bytes()
             return msgspec.msgpack.decode(gzip.decompress(packed), type=dict[str, Rows])
         except (OSError, EOFError, msgspec.DecodeError) as error:
-            raise SignalError(f"{self._path(chunk)} cannot be read: {error}; delete it") from error
+            raise SignalError(f"{self._path(chunk)} cannot be read: {error}") from error
+
+    @contextlib.contextmanager
+    def used_up(self) -> Iterator[None]:
+        """Removes everything after a use, also one that found the history wanting.
+
+        What can be mended then is another window or target, for which nothing of it can be used.
+        """
+        try:
+            yield
+        except ScalerError:
+            self.clear()
+            raise
+        self.clear()
 
     def clear(self) -> None:
         """Remove everything: the recording is finished."""
