@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from scaler import charts
 
-KIT = ("dom.js", "theme.js", "scales.js", "series.js", "canvas.js")
+KIT = ("dom.js", "theme.js", "scales.js", "series.js", "canvas.js", "export.js")
 TIME_CHARTS = (*KIT, "panels.js", "overview.js", "charts.js")
 XY_CHARTS = (*KIT, "scatter.js")
 DIGITS = 5  # significant; a screen shows three or four

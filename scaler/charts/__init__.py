@@ -6,8 +6,8 @@ The daemon serves them as modules; a report carries them inside its one file.
 from importlib import resources
 
 NAMES = (
-    "charts.css", "dom.js", "theme.js", "scales.js", "series.js", "canvas.js", "panels.js",
-    "overview.js", "charts.js",
+    "charts.css", "dom.js", "theme.js", "scales.js", "series.js", "canvas.js", "export.js",
+    "panels.js", "overview.js", "charts.js",
 )  # fmt: skip
 """Every file that the live page loads from here."""
 

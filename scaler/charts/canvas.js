@@ -4,7 +4,7 @@ import { make } from "./dom.js";
 import { parts, outline } from "./series.js";
 import { tone } from "./theme.js";
 
-const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif";
+export const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif";
 
 /** Two canvases of one size: what is drawn when data or the window change, and when a mouse moves. */
 export class Layers {

@@ -5,6 +5,7 @@
 // A click pins the cursor.  By keyboard: arrows, + and -, 0, Enter, Escape.
 
 import { ABSENT, duration, make, setAttr, setText, words } from "./dom.js";
+import { saveMenu } from "./export.js";
 import { Overview } from "./overview.js";
 import { Lane, Panel, Strip, GUTTER } from "./panels.js";
 import { firstFrom, linear, nearest } from "./scales.js";
@@ -51,7 +52,7 @@ export class Charts {
       cls: "tools", attrs: { role: "group", "aria-label": "Window of time" },
       kids: [
         tool("−", "Zoom out (-)", () => this.zoom(ZOOM)), tool("+", "Zoom in (+)", () => this.zoom(1 / ZOOM)),
-        ...this.spans, this.whole,
+        ...this.spans, this.whole, saveMenu([...this.panels, this.strip]),
       ],
     });
   }

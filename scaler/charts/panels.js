@@ -8,6 +8,7 @@ import { inkOn, tone } from "./theme.js";
 
 export const GUTTER = { left: 46, right: 14, top: 8, bottom: 6 };
 const STRIP = 24;
+const TIMES = 18; // of a chart saved by itself: the row of times below it
 
 /**
  * Lines and bands over one scale.  `lines`: `column`, `label`, `tone` (a custom property), and
@@ -19,7 +20,7 @@ const STRIP = 24;
  */
 export class Panel {
   constructor({ title, unit = "", lines, bands = [], max = null, least = 1, whole = false, tall = false, limits_max: cut = Infinity, misses_max: misses = null, format }) {
-    Object.assign(this, { title, lines, bands, max, least, whole, cut, misses, format, over: false, under: false });
+    Object.assign(this, { title, unit, lines, bands, max, least, whole, cut, misses, format, over: false, under: false });
     this.values = lines.map(() => make("b", { text: ABSENT }));
     const keys = lines.map((line, place) => key(line, this.values[place]));
     const bandKeys = bands.map((one) => key(one, null, "sample wide"));
@@ -34,9 +35,25 @@ export class Panel {
 
   draw(view) {
     const context = this.layers.fit();
-    if (!context) return;
-    const { scale, range, columns, limits } = view;
     this.view = view;
+    if (context) this.paint(context, view);
+  }
+
+  /** What a file of this chart has: the chart, its key, and the times below it. */
+  saved() {
+    const { title, unit, lines, bands, view, layers } = this;
+    return {
+      title: unit ? `${title}, ${unit}` : title, note: spanOf(view), width: layers.width, height: layers.height + TIMES,
+      keys: [...lines, ...bands.map((one) => ({ ...one, block: true }))],
+      paint: (context) => {
+        this.paint(context, view);
+        times(context, view, layers.height + TIMES / 2);
+      },
+    };
+  }
+
+  paint(context, view) {
+    const { scale, range, columns, limits } = view;
     const lines = limits[this.title] ?? [];
     this.bottom = this.layers.height - GUTTER.bottom;
     this.y = this.upright(this.foot({ columns, range, lines }), this.top({ columns, range, lines }));
@@ -179,13 +196,14 @@ export class Lane {
 /** Which stage decided, as a strip of colours with words where there is room, and a legend. */
 export class Strip {
   constructor() {
+    this.title = "Decided by";
     this.value = make("b", { text: ABSENT });
     this.legend = make("p", { cls: "legend" });
     this.layers = new Layers("strip");
     const shown = make("span", { cls: "key", kids: [this.value] });
     this.element = make("figure", {
       cls: "panel last",
-      kids: [make("figcaption", { kids: [make("h3", { text: "Decided by" }), shown] }), this.layers.element, this.legend],
+      kids: [make("figcaption", { kids: [make("h3", { text: this.title }), shown] }), this.layers.element, this.legend],
     });
   }
 
@@ -193,15 +211,25 @@ export class Strip {
     const context = this.layers.fit();
     if (!context) return;
     this.view = view;
-    const { at_s, stage, stages, scale, time } = view;
+    this.keys(this.paint(context, view), view.stages);
+  }
+
+  saved() {
+    const { view, layers } = this;
+    const shown = new Set(runs(view.at_s, view.stage, view).map(({ value }) => view.stages[value]));
+    const keys = [...shown].map((name) => ({ label: words(name), tone: stageTone(name), block: true, solid: true }));
+    return {
+      title: this.title, note: spanOf(view), keys, width: layers.width, height: layers.height,
+      paint: (context) => this.paint(context, view),
+    };
+  }
+
+  paint(context, view) {
+    const { at_s, stage, stages, scale } = view;
     const found = runs(at_s, stage, view);
     for (const run of found) block(context, run, { scale, name: stages[run.value] });
-    const { at: ticks, step_s } = timeTicks(scale, { zero_s: time.zero(scale.high) });
-    for (const tick_s of ticks) {
-      const x = Math.min(Math.max(scale(tick_s), 24), scale.to - 18);
-      text(context, time.tick(tick_s, step_s), { x, y: STRIP + 12, align: "center" });
-    }
-    this.keys(found, stages);
+    times(context, view, STRIP + 12);
+    return found;
   }
 
   keys(found, stages) {
@@ -230,6 +258,18 @@ export class Strip {
     const middle = Math.min(Math.max(x, half), this.layers.width - half);
     text(context, time, { x: middle, y: STRIP + 12, align: "center", colour: "--ink", weight: 600, halo: 8 });
   }
+}
+
+function times(context, { scale, time }, y) {
+  const { at, step_s } = timeTicks(scale, { zero_s: time.zero(scale.high) });
+  for (const at_s of at) {
+    const x = Math.min(Math.max(scale(at_s), 24), scale.to - 18);
+    text(context, time.tick(at_s, step_s), { x, y, align: "center" });
+  }
+}
+
+function spanOf({ scale, time }) {
+  return `${time.full(scale.low)} to ${time.full(scale.high)}`;
 }
 
 function block(context, { begin_s: begin, end_s: end }, { scale, name }) {

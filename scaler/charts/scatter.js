@@ -2,6 +2,7 @@
 
 import { make } from "./dom.js";
 import { Layers, dot, rule, text } from "./canvas.js";
+import { saveButtons } from "./export.js";
 import { linear, niceTicks } from "./scales.js";
 import { onTheme, tone } from "./theme.js";
 
@@ -24,7 +25,8 @@ export class Scatter {
     this.layers = new Layers("scatter");
     this.tip = make("p", { cls: "tip", attrs: { hidden: "" } });
     this.layers.element.append(this.tip);
-    this.element = make("div", { cls: "xy", attrs: { role: "img", "aria-label": label }, kids: [this.layers.element] });
+    const plot = make("div", { attrs: { role: "img", "aria-label": label }, kids: [this.layers.element] });
+    this.element = make("div", { cls: "xy", kids: [saveButtons(label, () => [this.saved(label)]), plot] });
     const { element } = this.layers;
     element.addEventListener("pointerdown", (event) => this.press(event));
     element.addEventListener("pointermove", (event) => this.point(event));
@@ -64,10 +66,21 @@ export class Scatter {
     this.focus(null);
   }
 
+  saved(title) {
+    const named = this.series.filter((one) => one.points.length || one.path?.length > 1);
+    const keys = [...new Map(named.map((one) => [one.name, { label: one.name, tone: one.tone, dash: one.dash }])).values()];
+    return { title, keys: keys.length > 8 ? [] : keys, width: this.layers.width, height: this.layers.height, paint: (context) => this.paint(context) };
+  }
+
   draw() {
     const context = this.layers.fit();
     if (!context) return;
     this.fitScales();
+    this.paint(context);
+    this.layers.over();
+  }
+
+  paint(context) {
     this.drawAxes(context);
     context.save();
     context.beginPath();
@@ -77,7 +90,6 @@ export class Scatter {
     for (const one of this.rules) this.limit(context, one);
     context.restore();
     this.names(context);
-    this.layers.over();
   }
 
   fitScales() {

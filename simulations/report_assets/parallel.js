@@ -2,6 +2,7 @@
 
 import { make, number } from "./dom.js";
 import { Layers, rule, text } from "./canvas.js";
+import { saveButtons } from "./export.js";
 import { linear } from "./scales.js";
 import { onTheme, tone } from "./theme.js";
 
@@ -14,13 +15,17 @@ export class Parallel {
     this.layers = new Layers("parallel");
     this.layers.element.style.minWidth = `${axes.length * 84}px`;
     this.element = make("div", { cls: "tabled", attrs: { role: "img", "aria-label": label }, kids: [this.layers.element] });
+    this.saves = saveButtons(label, () => [{ title: label, width: this.layers.width, height: this.layers.height, paint: (context) => this.paint(context) }]);
     new ResizeObserver(() => this.draw()).observe(this.layers.element);
     onTheme(() => this.draw());
   }
 
   draw() {
     const context = this.layers.fit();
-    if (!context) return;
+    if (context) this.paint(context);
+  }
+
+  paint(context) {
     const { width, height } = this.layers;
     const gap = (width - INSET.left - INSET.right) / Math.max(this.axes.length - 1, 1);
     const x = (place) => INSET.left + place * gap;

@@ -1,6 +1,11 @@
 """The reports in a real browser, opened from a file: what they show; they ask for nothing."""
 
+import asyncio
+import json
+import re
+import struct
 from contextlib import asynccontextmanager
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -228,6 +233,77 @@ async def test_colours_follow_the_system_and_the_button(tmp_path):
             assert await page.value(ground) == f"rgb({colour})"
             await page.value(LATER)
             assert len(await ink(page, "Replicas", "--desired")) > 300  # drawn in its new colour
+
+
+async def saved(page, folder, name):
+    """The file that a click on a button of that name brings."""
+    await page.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+    await page.value(f"document.querySelector('.save[aria-label={json.dumps(name)}]').click()")
+    for _ in range(1000):
+        found = [one for one in folder.iterdir() if one.suffix in (".svg", ".png")]
+        if found and found[0].stat().st_size:
+            return found[0]
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"nothing was saved by {name}")
+
+
+async def test_a_chart_is_saved_as_svg_with_key_and_times(tmp_path):
+    made = run(TICKS, faults=(GAP,))
+    html = render_simulation(made.summary, made.scenario, made.result, made.records)
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    async with opened(html, tmp_path) as page:
+        await page.until(DRAWN)
+        sample = "document.querySelector('[data-panel=Replicas] [data-key=desired] i')"
+        colour = await page.value(f"getComputedStyle({sample}).borderTopColor")
+        file = await saved(page, folder, "Save Replicas as SVG")
+        file = file.rename(tmp_path / "replicas.svg")
+        whole = await saved(page, folder, "Save All charts as SVG")
+    picture = ET.parse(file).getroot()  # noqa: S314 - made here
+    space = "{http://www.w3.org/2000/svg}"
+    words = [one.text for one in picture.iter(f"{space}text")]
+    assert {"ready", "starting", "wanted", "load", "desired"} <= set(words)
+    assert "Replicas, and load in their worth" in words
+    assert "02:00" in words  # a chart by itself has its times below it
+    lines = [one for one in picture.iter(f"{space}path") if one.get("stroke") == colour]
+    longest = max(lines, key=lambda one: len(one.get("d")))
+    assert longest.get("d").count("L") > 40  # the count, with every step
+    assert f"{space}clipPath" in {one.tag for one in picture.iter()}
+    assert whole.name.endswith("all-charts.svg")
+    together = ET.parse(whole).getroot()  # noqa: S314 - made here
+    titles = [one.text for one in together.iter(f"{space}text")]
+    assert {"Queue, requests waiting", "Decided by"} <= set(titles)
+
+
+async def test_a_curve_is_saved_with_its_turned_words_as_png_and_svg(tmp_path):
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    name = "Attainment against GPU-hours, a curve for each policy"
+    async with opened(compared(), tmp_path) as page:
+        png = await saved(page, folder, f"Save {name} as PNG")
+        width = await page.value("document.querySelector('.scatter').clientWidth")
+        head = png.read_bytes()[:24]
+        png.unlink()
+        svg = (await saved(page, folder, f"Save {name} as SVG")).read_text(encoding="utf-8")
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">I", head[16:20])[0] == 2 * (width + 24)  # twice the screen, and a margin
+    # What is turned is clipped by a group that is not: a clip would turn with it.
+    assert re.search(r'<g clip-path="[^"]+"><text [^>]*rotate\(-90\)[^>]*>[^<]*bound', svg)
+
+
+async def test_saving_is_reached_by_keyboard_and_pins_nothing(tmp_path):
+    async with opened(simulation(), tmp_path) as page:
+        await page.until(DRAWN)
+        before = await text(page, ".when")
+        await page.value("document.querySelector('.menu summary').focus()")
+        await page.press("Enter")
+        await page.until("document.querySelector('.menu').open")
+        await page.press("Tab")
+        assert await page.value("document.activeElement.ariaLabel") == "Save All charts as SVG"
+        await page.press("Escape")
+        assert not await page.value("document.querySelector('.menu').open")
+        assert await page.value("document.activeElement.tagName") == "SUMMARY"
+        assert await text(page, ".when") == before
 
 
 async def test_two_days_are_drawn_whole_and_zoomed(tmp_path):
