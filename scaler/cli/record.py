@@ -11,6 +11,7 @@ import click
 
 from scaler.cli.history_options import Source, history_options, source_of
 from scaler.cli.progress import Progress, shown, time_left
+from scaler.core.model import Mode
 from scaler.errors import ScalerError
 from scaler.ops.record import LOG, SUMMARY, TRACE, write_recording
 from scaler.ops.record_history import Store, fetch, fingerprint, history_queries, workload_of_model
@@ -29,15 +30,19 @@ PARTS = ".parts"
 def command(*, out: Path, seed: int, as_json: bool, **options: Any) -> None:
     """Record a past window of a live system from its Prometheus.
 
-    Writes trace.csv.gz (arrivals balanced from counters, lengths from histograms: simulate and
-    compare take it), decisions.jsonl.gz (what the daemon would have seen and decided at every tick:
-    replay and explain take it) and record.json (what was counted, gaps) into DIR.  A recording that
-    was interrupted goes on where it was when it is started again with the same options.
+    Writes trace.csv.gz (arrivals balanced from counters, lengths from histograms: simulate, compare
+    and tune take it), decisions.jsonl.gz (what the daemon would have seen and decided at every
+    tick, in advisory mode: report, explain and replay take it) and record.json (what was counted,
+    gaps) into DIR.  A recording that was interrupted goes on where it was when it is started again
+    with the same options.
+
+    Which long requests came together is in no counter and is drawn: with one or two replicas it
+    moves GPU-hours of a few hours by some per cent.  Traces of other --seed show how much.
 
     Example: scaler record --prometheus-url http://prometheus:9090 --target llm/vllm-llama-70b
     --from 2026-03-02T00:00:00Z --to 2026-03-09T00:00:00Z --out week/
 
-    Then: scaler simulate week/trace.csv.gz --out run/
+    Then: scaler report --advisory --log week/decisions.jsonl.gz --days 7
     """
     source = source_of(**options)
     try:
@@ -58,11 +63,10 @@ def _recorded(source: Source, out: Path, seed: int, progress: Progress) -> dict[
     def told(done: int, all_: int) -> None:
         progress(lambda s: f"deciding: {done:,} of {all_:,} ticks{time_left(done / all_, s)}")
 
-    summary = write_recording(
-        asked, source.readers, store, source.policy, out=out, seed=seed, told=told
-    )
-    store.clear()
-    return summary
+    # The daemon did not act then: whatever scaled was another.
+    policy = dataclasses.replace(source.policy, mode=Mode.ADVISORY)
+    with store.used_up():
+        return write_recording(asked, source.readers, store, policy, out=out, seed=seed, told=told)
 
 
 def fetch_history(source: Source, store: Store, progress: Progress) -> None:
