@@ -181,6 +181,13 @@ def pods(found: Mapping[str, PodSample | NoData]) -> Evidence:
     return target(samples=replace(SAMPLES, pods=found))
 
 
+def judged(within_2_s: float, within_5_s: float, total: float) -> Evidence:
+    """An objective of 3 s, 99 % asked for, and so many requests of one pod."""
+    ttft = replace(TTFT, counts=(0.0, within_2_s, within_5_s, total))
+    seen = {PODS[0]: sample(PODS[0], ttft=ttft), PODS[1]: sample(PODS[1], ttft=None)}
+    return target(policy=policy(ttft_s=3.0), samples=replace(SAMPLES, pods=seen))
+
+
 def gpus(found: Mapping[str, GpuSample | NoData]) -> Evidence:
     return target(samples=replace(SAMPLES, gpus=found))
 
@@ -235,7 +242,10 @@ CASES: tuple[tuple[str, Severity, str, Evidence], ...] = (
     ("blind", E, "unreachable: gone", target(samples=replace(
         SAMPLES, failure=NoData(cause=Cause.UNREACHABLE, detail="gone")))),
     ("no-ttft-histogram", W, "no buckets", pods({n: sample(n, ttft=None) for n in PODS})),
-    ("slo-inside-bucket", W, "(2, 5]", target(policy=policy(ttft_s=3.0))),
+    ("slo-inside-bucket", INFO, "(2, 5]", judged(0.0, 0.0, 0.0)),
+    ("slo-inside-bucket", INFO, "makes no difference", judged(995.0, 999.0, 1000.0)),
+    ("slo-inside-bucket", INFO, "makes no difference", judged(900.0, 985.0, 1000.0)),
+    ("slo-inside-bucket", W, "98.00% to 99.50%", judged(980.0, 995.0, 1000.0)),
     ("slo-above-buckets", E, "(5, inf]", target(policy=policy(ttft_s=7.0))),
     ("no-dcgm", W, "2 of 2", gpus({})),
     ("samples-stale", W, "GPU samples up to 120 s", gpus({n: gpu(n, NOW_S - 120.0) for n in PODS})),

@@ -1,13 +1,16 @@
 """What the daemon's own code collects for a target, held against its pods and its objectives."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 from scaler.core.model import Cause, Latency, NoData
 from scaler.ops.doctor.evidence import Evidence, Target, Unseen
 from scaler.ops.doctor.findings import at, of, rule, unchecked
 from scaler.ops.lint.model import Finding, Severity, found
-from scaler.signals.samples import GpuSample, PodRef, PodSample, TargetSamples
+from scaler.signals.samples import GpuSample, Histogram, PodRef, PodSample, TargetSamples
 
 _E, _W, _I = Severity.ERROR, Severity.WARNING, Severity.INFO
 NO_TARGETS = rule(
@@ -53,7 +56,8 @@ NO_TTFT = rule(
     "check that vllm:time_to_first_token_seconds_bucket is not dropped by relabelling",
 )  # fmt: skip
 INSIDE_BUCKET = rule(
-    "slo-inside-bucket", _W, "attainment of the objective is interpolated between two bounds",
+    "slo-inside-bucket", _I, "between two bounds the daemon takes the tail to fall geometrically, "
+    "and near the objective the pessimistic end",
     "set the objective to a bound",
 )  # fmt: skip
 ABOVE_BUCKETS = rule(
@@ -216,42 +220,72 @@ def _gpus(target: Target, samples: TargetSamples, now_s: float) -> Iterator[Find
 def _objectives(target: Target, samples: TargetSamples) -> Iterator[Finding]:
     slo = target.policy.slo
     pods = [one for one in samples.pods.values() if isinstance(one, PodSample)]
-    bounds_s = _bounds(samples.ttft, [one.ttft.bounds_s for one in pods if one.ttft])
-    if bounds_s:
-        yield from bucket(target, slo.ttft_s, bounds_s, key="ttftSloSeconds", metric=_TTFT)
+    seen = _latency(samples.ttft, [one.ttft for one in pods])
+    if seen is not None:
+        yield from bucket(target, slo.ttft_s, seen, key="ttftSloSeconds", family=_TTFT)
     elif pods:
         why = f": {samples.ttft.detail}" if isinstance(samples.ttft, NoData) else ""
         yield found(NO_TTFT, of(target, "ttft"), f"no buckets{why}")
-    bounds_s = _bounds(samples.itl, [one.itl.bounds_s for one in pods if one.itl])
-    if bounds_s and slo.tpot_s > 0.0:
-        yield from bucket(target, slo.tpot_s, bounds_s, key="tpotSloSeconds", metric=_ITL)
+    seen = _latency(samples.itl, [one.itl for one in pods])
+    if seen is not None and slo.tpot_s > 0.0:
+        yield from bucket(target, slo.tpot_s, seen, key="tpotSloSeconds", family=_ITL)
 
 
-_TTFT, _ITL = "time_to_first_token_seconds", "inter_token_latency_seconds"
+_TTFT, _ITL = "time_to_first_token", "inter_token_latency"  # families of vLLM's own flag
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """Finite bounds, and requests per bucket; the last is above every bound."""
+
+    bounds_s: tuple[float, ...]
+    counts: tuple[float, ...]
 
 
 def bucket(
-    target: Target, objective_s: float, bounds_s: Sequence[float], *, key: str, metric: str
+    target: Target, objective_s: float, seen: Seen, *, key: str, family: str
 ) -> Iterator[Finding]:
-    """Whether an objective is one of the finite bounds; if not, which ones it lies between."""
+    """Whether an objective is one of the finite bounds; if not, whether that matters now.
+
+    It does where the target lies between the share within the bound below and that within the bound
+    above: then what is assumed of the bucket decides whether the objective is kept.
+    """
+    bounds_s = seen.bounds_s
     if any(math.isclose(bound, objective_s, rel_tol=1e-6) for bound in bounds_s):
         return
-    below = max((bound for bound in bounds_s if bound < objective_s), default=0.0)
-    above = min((bound for bound in bounds_s if bound > objective_s), default=math.inf)
+    place = bisect_left(bounds_s, objective_s)
+    below = bounds_s[place - 1] if place else 0.0
+    above = bounds_s[place] if place < len(bounds_s) else math.inf
     choices = " or ".join(f'"{bound:g}"' for bound in (below, above) if 0.0 < bound < math.inf)
+    listed = ", ".join(f"{bound:g}" for bound in sorted((*bounds_s, objective_s)))
     fix = (
-        f"set {key}: {choices}, or give vLLM 0.32 or newer a bound at {objective_s:g} s for "
-        f"{metric} with --custom-histogram-buckets"
+        f"set {key}: {choices}, or start vLLM 0.32 or newer with --custom-histogram-buckets "
+        f"'{{\"{family}\": [{listed}]}}'"
     )
-    text = f"{key} = {objective_s:g} s lies in the bucket ({below:g}, {above:g}] s of {metric}"
-    used = INSIDE_BUCKET if above < math.inf else ABOVE_BUCKETS
-    yield found(used, of(target, f"metadata.{key}"), text, fix=fix)
+    text = f"{key} = {objective_s:g} s lies in the bucket ({below:g}, {above:g}] s of {family}"
+    where = of(target, f"metadata.{key}")
+    if above == math.inf:
+        yield found(ABOVE_BUCKETS, where, text, fix=fix)
+        return
+    asked, total = target.policy.slo.attainment_target_ratio, sum(seen.counts)
+    if total <= 0.0:
+        yield found(INSIDE_BUCKET, where, f"{text}; no request of now tells more", fix=fix)
+        return
+    surely, perhaps = (sum(seen.counts[:end]) / total for end in (place, place + 1))
+    matters = surely < asked <= perhaps
+    so = "it decides whether that is kept" if matters else "it makes no difference now"
+    text = f"{text}; {surely:.2%} to {perhaps:.2%} are within, {asked:.2%} are asked for: {so}"
+    yield found(INSIDE_BUCKET, where, text, fix=fix, severity=_W if matters else _I)
 
 
-def _bounds(
-    merged: Latency | NoData | None, of_pods: Sequence[tuple[float, ...]]
-) -> tuple[float, ...]:
-    """Finite bounds: of the merged histogram, else of the first pod's."""
+def _latency(merged: Latency | NoData | None, of_pods: Sequence[Histogram | None]) -> Seen | None:
+    """The merged histogram, else the sum of those of the pods that have the first one's bounds."""
     if isinstance(merged, Latency):
-        return merged.bounds_s
-    return tuple(bound for bound in of_pods[0] if bound < math.inf) if of_pods else ()
+        return Seen(bounds_s=merged.bounds_s, counts=merged.counts)
+    known = [one for one in of_pods if one is not None]
+    alike = [one.counts for one in known if one.bounds_s == known[0].bounds_s]
+    if not alike:
+        return None
+    totals = [sum(column) for column in zip(*alike, strict=True)]
+    counts = tuple(max(upto - before, 0.0) for before, upto in pairwise((0.0, *totals)))
+    return Seen(bounds_s=known[0].bounds_s[:-1], counts=counts)
