@@ -49,7 +49,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile for the CPU and keep the machine code on disk.
+    """Compile for the CPU and keep the machine code on disk, where a folder for it can be written.
 
     ``error_model="numpy"`` leaves out checks for division by zero, and inner functions are inlined:
     passing all arrays of ``State`` cost more than most of them do.  ``_nrt=False`` leaves out
@@ -58,10 +58,12 @@ def compiled(function: _Function) -> _Function:
     """
     compiler: Any = njit  # its type hints leave ``_nrt`` out
     inner = function.__name__.startswith("_")
-    return cast(
-        "_Function",
-        compiler(cache=True, error_model="numpy", _nrt=False, forceinline=inner)(function),
-    )
+    options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "forceinline": inner}
+    try:
+        made = compiler(cache=True, **options)(function)
+    except RuntimeError:  # nowhere to keep it, as in a read-only image without a home
+        made = compiler(**options)(function)
+    return cast("_Function", made)
 
 
 def load_kernel() -> None:

@@ -101,6 +101,8 @@ class _Lines:
         """What was to be said is over."""
         if self._said is not None:
             self._said.cancel()
+            # Not to be in the middle of a line when the interpreter ends: that would abort it.
+            self._said.join()
             self._said = None
 
 

@@ -1,5 +1,6 @@
 """Progress lines: late, seldom, on standard error, and gone at the end."""
 
+import threading
 import time
 
 import pytest
@@ -41,6 +42,26 @@ def test_a_long_wait_is_announced(
         timer = show._said  # type: ignore[attr-defined]  # of the plain kind: no terminal here
         timer.join(5.0)
     assert capsys.readouterr().err == "compiling\n"
+
+
+def test_no_line_is_half_written_when_the_interpreter_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thread that holds standard error at the end of a process aborts it."""
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def slowly(*_: object, **__: object) -> None:
+        begun.set()
+        may_end.wait(5.0)
+        ended.set()
+
+    monkeypatch.setattr(progress, "SHOW_AFTER_S", 0.0)
+    monkeypatch.setattr(progress.click, "echo", slowly)
+    with progress.shown() as show:
+        show.say("compiling")
+        assert begun.wait(5.0)
+        may_end.set()
+    assert ended.is_set()
 
 
 @pytest.mark.parametrize(
