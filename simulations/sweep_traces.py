@@ -38,6 +38,7 @@ class StoredTrace:
     fingerprint: str
     rows_skipped: int = 0
     skip_bad_rows: bool = False
+    counted_from_s: float = 0.0
 
     @property
     def name(self) -> str:
@@ -91,13 +92,18 @@ def stored_trace(path: Path, *, folder: Path, skip_bad_rows: bool = False) -> St
     )
     try:
         known = json.loads(note.read_text(encoding="utf-8"))
+        known["counted_from_s"]  # a copy that knows nothing of it may hold dates
         note.touch()  # what is used stays
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError):
         known = _store(trace, note)
-    return dataclasses.replace(trace, rows_skipped=int(known["rows_skipped"]))
+    return dataclasses.replace(
+        trace,
+        rows_skipped=int(known["rows_skipped"]),
+        counted_from_s=float(known["counted_from_s"]),
+    )
 
 
-def _store(trace: StoredTrace, note: Path) -> dict[str, int]:
+def _store(trace: StoredTrace, note: Path) -> dict[str, float]:
     reader = TraceReader(path=trace.path, skip_bad_rows=trace.skip_bad_rows)
     whole = join(list(reader))
     rows = np.empty(len(whole), dtype=COLUMNS)
@@ -105,7 +111,11 @@ def _store(trace: StoredTrace, note: Path) -> dict[str, int]:
         rows[name] = getattr(whole, name)
     with being_written(note.with_suffix(".npy")) as draft, draft.open("wb") as file:
         np.save(file, rows)
-    known = {"rows": len(whole), "rows_skipped": reader.rows_skipped}
+    known = {
+        "rows": len(whole),
+        "rows_skipped": reader.rows_skipped,
+        "counted_from_s": reader.counted_from_s,
+    }
     with being_written(note) as draft:
         draft.write_text(json.dumps(known), encoding="utf-8")
     _remove_oldest(note.parent)

@@ -206,7 +206,10 @@ def _csv_line_parser(header: Sequence[str], dialect: Dialect) -> LineParser:
     places = {name: i for i, name in enumerate(header)}
 
     def parse(text: str) -> list[Row]:
-        cells = next(csv.reader([text]))
+        try:
+            cells = next(csv.reader([text]))
+        except csv.Error as error:
+            raise RowFaultError(f"is not CSV: {error}") from None
         if len(cells) != len(header):
             raise RowFaultError(f"has {len(cells)} columns, must have {len(header)}")
         when = cells[places[dialect.arrival]]
@@ -274,7 +277,7 @@ def json_format_of(first_line: str) -> TraceFormat | None:
     """Which of the JSON formats a first line belongs to."""
     try:
         entry = json.loads(first_line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(entry, dict):
         return None
@@ -294,6 +297,8 @@ def json_line_parser(format_: TraceFormat) -> LineParser:
             entry = json.loads(text)
         except json.JSONDecodeError as error:
             raise RowFaultError(f"is not JSON: {error.msg} at column {error.colno}") from None
+        except (ValueError, RecursionError):
+            raise RowFaultError("has a number too long or brackets too deep to be read") from None
         if not isinstance(entry, dict):
             raise RowFaultError("must be a JSON object")
         return build(entry)
@@ -326,6 +331,8 @@ def _vllm_bench(entry: dict[str, Any]) -> list[Row]:
         )
     starts = _field(entry, "start_times")
     prompts, outputs = _field(entry, "input_lens"), _field(entry, "output_lens")
+    if not all(isinstance(each, list) for each in (starts, prompts, outputs)):
+        raise RowFaultError("start_times, input_lens and output_lens must be lists")
     if not len(starts) == len(prompts) == len(outputs):
         raise RowFaultError("start_times, input_lens and output_lens differ in length")
     return [

@@ -6,8 +6,10 @@ A trace is a CSV file (plain or ``.gz``) or a Parquet file with
 passes through bounded memory; only the public formats, which need not be sorted, are held whole.
 """
 
+import dataclasses
 import gzip
 import itertools
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +37,9 @@ from simulations.trace_formats import (
 )
 
 BLOCK_BYTES = 1 << 20
+EPOCH_FROM_S = 1e8  # a first arrival from here on, after three years, is a date since 1970
+SPAN_MAX_S = 1e8  # so much after the first arrival no trace goes on
+EPOCH_TO_S = 1e11  # and from here on, after three thousand years, one in milliseconds
 SHIFT_MAX_S = 600.0  # copies of a superposed trace are apart by less: the shape of the day stays
 
 
@@ -45,7 +50,8 @@ class TraceReader:
     A fault raises ScenarioError naming file, line and what is wrong; with ``skip_bad_rows`` bad
     rows are left out and counted in ``rows_skipped`` (unsorted arrivals in a native trace among
     them), and only a file without a single good row is an error.  ``read_ratio`` is the share of
-    the file that was read.
+    the file that was read.  Arrivals of a native trace that are dates, seconds since 1970, are
+    counted from the first of them, which is ``counted_from_s``; it is 0 for all others.
     """
 
     path: Path
@@ -53,13 +59,14 @@ class TraceReader:
     tenants: dict[str, int] = field(default_factory=dict)
     rows_skipped: int = 0
     read_ratio: float = 0.0
+    counted_from_s: float = 0.0
     _last_s: float = 0.0
 
     def __iter__(self) -> Iterator[Requests]:
         """The chunks, in order of arrival."""
         self.tenants.clear()
         self.rows_skipped = 0
-        self.read_ratio = 0.0
+        self.read_ratio = self.counted_from_s = 0.0
         self._last_s = 0.0
         empty = True
         for chunk in self._chunks():
@@ -86,7 +93,7 @@ class TraceReader:
                 for chunk in self._text(file):
                     self.read_ratio = min(raw.tell() / size, 1.0)
                     yield chunk
-        except (OSError, EOFError, pa.ArrowInvalid) as error:
+        except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
             raise ScenarioError(f"{self.path}: cannot be read: {error}") from error
 
     def _text(self, file: IO[bytes]) -> Iterator[Requests]:
@@ -146,18 +153,55 @@ class TraceReader:
 
     def _in_order(self, columns: Columns) -> Requests:
         """A native chunk, whose arrivals must ascend."""
-        arrivals = columns.arrival_s
+        if self._last_s == 0.0 and self.counted_from_s == 0.0 and columns.arrival_s.size:
+            self.counted_from_s = self._date_of_first(columns)
+        columns = self._without_far(columns)
+        arrivals = columns.arrival_s - self.counted_from_s
         highest = np.maximum.accumulate(np.concatenate(([self._last_s], arrivals)))
         late = np.flatnonzero(arrivals < highest[:-1])
         if late.size and not self.skip_bad_rows:
             raise ScenarioError(
-                f"{self.path}: line {columns.lines[late[0]]}: arrival_s = {arrivals[late[0]]},"
-                f" must not be before {highest[late[0]]}, the arrival above it"
+                f"{self.path}: line {columns.lines[late[0]]}:"
+                f" arrival_s = {columns.arrival_s[late[0]]}, must not be before"
+                f" {highest[late[0]] + self.counted_from_s}, the arrival above it"
             )
         self.rows_skipped += int(late.size)
         self._last_s = float(highest[-1])
-        requests = self._requests(columns)
+        requests = self._requests(dataclasses.replace(columns, arrival_s=arrivals))
         return requests.pick(np.delete(np.arange(arrivals.size), late)) if late.size else requests
+
+    def _without_far(self, columns: Columns) -> Columns:
+        """Without rows years after the first: somebody's mistake, and a run without end."""
+        far = columns.arrival_s - self.counted_from_s > SPAN_MAX_S
+        if not far.any():
+            return columns
+        if not self.skip_bad_rows:
+            place = int(np.argmax(far))
+            raise ScenarioError(
+                f"{self.path}: line {columns.lines[place]}: arrival_s ="
+                f" {columns.arrival_s[place]:g}, must be within {SPAN_MAX_S:g} s of the first"
+            )
+        self.rows_skipped += int(np.count_nonzero(far))
+        near = np.flatnonzero(~far)
+        return Columns(
+            arrival_s=columns.arrival_s[near],
+            prompt_tokens=columns.prompt_tokens[near],
+            output_tokens=columns.output_tokens[near],
+            tenants=[columns.tenants[place] for place in near.tolist()]
+            if len(columns.tenants)
+            else (),
+            lines=columns.lines[near],
+        )
+
+    def _date_of_first(self, columns: Columns) -> float:
+        """The first arrival of the file where it is a date, else 0."""
+        first_s = float(columns.arrival_s[0])
+        if first_s >= EPOCH_TO_S:
+            raise ScenarioError(
+                f"{self.path}: line {columns.lines[0]}: arrival_s = {first_s:.0f}, must be in"
+                f" seconds, at most {EPOCH_TO_S:g}: these look like milliseconds since 1970"
+            )
+        return first_s if first_s >= EPOCH_FROM_S else 0.0
 
     def _sorted_whole(self, blocks: Iterable[Columns]) -> Requests:
         """A public trace: read to its end, put in order, counted from its first arrival."""
@@ -165,6 +209,12 @@ class TraceReader:
         if not len(whole):
             return whole
         ordered = whole.pick(np.argsort(whole.arrival_s, kind="stable"))
+        span_s = float(ordered.arrival_s[-1] - ordered.arrival_s[0])
+        if span_s > SPAN_MAX_S:
+            raise ScenarioError(
+                f"{self.path}: the last request is {span_s:g} s after the first, must be within"
+                f" {SPAN_MAX_S:g} s"
+            )
         return Requests(
             arrival_s=ordered.arrival_s - ordered.arrival_s[0],
             prompt_tokens=ordered.prompt_tokens,
@@ -195,17 +245,22 @@ class TraceReader:
         dialect = dialect_of(header)
         if dialect is None or not dialect.sorted_by_arrival:
             raise ScenarioError(self._wrong_columns(header))
-        names = [n for n in ("arrival_s", "prompt_tokens", "output_tokens", "class") if n in header]
+        names = [dialect.arrival, dialect.prompt, dialect.output]
+        classes = ["class"] if "class" in header else []
         row = 2
         rows = max(file.metadata.num_rows, 1)
-        for batch in file.iter_batches(batch_size=1 << 18, columns=names):
+        for batch in file.iter_batches(batch_size=1 << 18, columns=names + classes):
             # Through the text parser, so that one piece of code judges rows of either file type.
             buffer = pa.BufferOutputStream()
             options = pa_csv.WriteOptions(include_header=False, quoting_style="none")
-            pa_csv.write_csv(batch, buffer, options)
+            pa_csv.write_csv(batch.select(names), buffer, options)
             lines = buffer.getvalue().to_pybytes().splitlines(keepends=True)
             columns = parse_csv_block(lines, header=names, dialect=dialect, first_line=row)
             self._account(columns.bad_rows)
+            if classes:  # which may be of any characters
+                of_row = batch.column("class").cast(pa.string()).to_pylist()
+                tenants = [of_row[line - row] or "" for line in columns.lines.tolist()]
+                columns = dataclasses.replace(columns, tenants=tenants)
             row += len(lines)
             self.read_ratio = min((row - 2) / rows, 1.0)
             yield self._in_order(columns)

@@ -86,9 +86,15 @@ def _status() -> int:
         return 0
     except (ConfigError, ScenarioError) as error:
         for fault in getattr(error, "faults", (str(error),)):
-            click.echo(f"error: {fault}", err=True)
+            click.echo(f"error: {_in_one_line(fault)}", err=True)
         return 2
     except ScalerError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {_in_one_line(str(error))}", err=True)
         return 1
     return status if isinstance(status, int) else 0
+
+
+def _in_one_line(text: str) -> str:
+    """A message may quote a file or a library: nothing of it breaks the line."""
+    words = "".join(mark if mark.isprintable() else " " for mark in text).split()
+    return " ".join(words)

@@ -13,6 +13,7 @@ from scaler.cli.trace_files import (
     FORMATS,
     TRACE,
     factor_option,
+    moment,
     out_option,
     reader_of,
     seed_option,
@@ -79,13 +80,19 @@ def convert(
         chunks = watched(whole, readers, progress)
         scaled = scale(chunks, load_factor=load_factor, seed=seed)
         rows = write(out, scaled, whole.tenants.keys())
-    click.echo(written(out, rows, sum(reader.rows_skipped for reader in readers)))
+    click.echo(written(out, rows, readers))
 
 
 @command.command("slice", epilog=FORMATS)
 @click.argument("trace", type=TRACE)
 @out_option
-@click.option("--from-s", type=float, default=0.0, show_default=True, help="The first second.")
+@click.option(
+    "--from-s",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="The first second.",
+)
 @click.option("--until-s", type=float, required=True, help="The second after the last.")
 @factor_option
 @seed_option
@@ -102,6 +109,8 @@ def cut(
 ) -> None:
     """Write the arrivals of TRACE in [--from-s, --until-s), counted from --from-s.
 
+    Where arrivals are dates, both are counted from the first of them.
+
     Example: scaler trace slice week.csv.gz --from-s 86400 --until-s 172800 --out tuesday.csv.gz
     """
     from simulations.traces import cut_out, scale  # noqa: PLC0415
@@ -110,7 +119,7 @@ def cut(
     with shown() as progress:
         chunks = cut_out(watched(reader, [reader], progress), from_s=from_s, until_s=until_s)
         rows = write(out, scale(chunks, load_factor=load_factor, seed=seed), reader.tenants.keys())
-    click.echo(written(out, rows, reader.rows_skipped))
+    click.echo(written(out, rows, [reader]))
 
 
 # Statistics
@@ -122,7 +131,12 @@ def _as_json(trace: Path, found: "TraceStats", reader: "TraceReader") -> dict[st
         values = made.pop(name)
         assert isinstance(values, tuple)
         made[name.replace("_quantiles", "")] = dict(zip(("p50", "p95", "p99"), values, strict=True))
-    return {**made, "classes": list(reader.tenants), "rows_skipped": reader.rows_skipped}
+    return {
+        **made,
+        "classes": list(reader.tenants),
+        "rows_skipped": reader.rows_skipped,
+        "counted_from_s": reader.counted_from_s,
+    }
 
 
 def _as_text(trace: Path, found: "TraceStats", reader: "TraceReader") -> Iterator[str]:
@@ -137,6 +151,8 @@ def _as_text(trace: Path, found: "TraceStats", reader: "TraceReader") -> Iterato
     ):
         p50, p95, p99 = quantiles
         yield f"{name:10s} {per_s:,.0f} tokens/s; p50 {p50:,.0f}, p95 {p95:,.0f}, p99 {p99:,.0f}"
+    if reader.counted_from_s:
+        yield f"began      {moment(reader.counted_from_s)}; arrival_s are dates, counted from there"
     if reader.tenants:
         yield f"classes    {len(reader.tenants)}: {', '.join(list(reader.tenants)[:8])}"
     if reader.rows_skipped:

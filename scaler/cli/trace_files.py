@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from scaler.cli.progress import Progress, shown, time_left
 from scaler.errors import ScalerError, ScenarioError
 
 if TYPE_CHECKING:
+    from simulations.sweep_traces import StoredTrace
     from simulations.trace_chunks import Requests
     from simulations.traces import TraceReader
 
@@ -106,7 +108,23 @@ def write(out: Path, chunks: "Iterable[Requests]", tenants: Collection[str]) -> 
     return rows
 
 
-def written(out: Path, rows: int, skipped: int) -> str:
-    """What was done, in a line."""
+def written(out: Path, rows: int, readers: "Sequence[TraceReader]") -> str:
+    """What was done, in a line, and what was done to the dates of a trace in another."""
+    skipped = sum(reader.rows_skipped for reader in readers)
     left_out = f"; {skipped:,} bad rows left out" if skipped else ""
-    return f"{rows:,} requests written to {out}{left_out}"
+    return "\n".join((*dates(readers), f"{rows:,} requests written to {out}{left_out}"))
+
+
+def dates(traces: "Iterable[TraceReader | StoredTrace]") -> Iterator[str]:
+    """A line for each trace whose arrivals were dates; read it first."""
+    for trace in traces:
+        if trace.counted_from_s > 0.0:
+            yield (
+                f"{trace.path.name}: arrival_s are dates, counted from the first:"
+                f" {moment(trace.counted_from_s)}"
+            )
+
+
+def moment(at_s: float) -> str:
+    """A time since 1970 as a date."""
+    return datetime.fromtimestamp(at_s, tz=UTC).isoformat(sep=" ", timespec="seconds")

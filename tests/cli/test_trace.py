@@ -54,6 +54,30 @@ def test_stats_for_people_and_for_scripts(run, tmp_path: Path) -> None:  # type:
     assert found["rows_skipped"] == 0
 
 
+def test_what_a_message_quotes_stays_in_its_line(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "mac.csv"
+    path.write_bytes(f"{HEADER}\r0,10,5\r\x1b[2J1,10,5\r".encode())
+    status, _, errors = run("stats", path)
+    assert status == 2
+    (line,) = errors
+    assert line.startswith("error: ")
+    assert line.isprintable()
+
+
+def test_dates_are_said_to_be_dates(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    rows = "\n".join(f"{1_700_000_000 + at},10,5" for at in range(61))
+    path = text_file(tmp_path, f"{HEADER}\n{rows}\n")
+    _, printed, _ = run("stats", path)
+    assert "61 requests in 0.02 h" in printed
+    assert "began      2023-11-14 22:13:20+00:00; arrival_s are dates" in printed
+    assert json.loads(run("stats", path, "--json")[1])["counted_from_s"] == 1_700_000_000.0
+    out = tmp_path / "cut.csv"
+    status, printed, _ = run("slice", path, "--from-s", "30", "--until-s", "50", "--out", out)
+    assert status == 0
+    assert "counted from the first: 2023-11-14 22:13:20+00:00" in printed
+    assert whole(out).arrival_s.tolist() == [float(at) for at in range(20)]
+
+
 def test_a_single_request_has_no_rate_of_billions(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     path = text_file(tmp_path, f"{HEADER}\n0,30,5\n")
     found = json.loads(run("stats", path, "--json")[1])

@@ -95,6 +95,104 @@ def test_a_bad_row_is_named_by_line_and_fault(
     assert f"trace.csv: line {line}: {fault}" in str(caught.value)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet"])
+def test_dates_are_counted_from_the_first(tmp_path: Path, suffix: str) -> None:
+    """Arrivals in seconds since 1970; a trace that begins some days late stays as it is."""
+    began_s = 1_700_000_000.5
+    path = tmp_path / f"trace{suffix}"
+    chunks = [
+        Requests(
+            arrival_s=began_s + np.arange(first, first + 3),
+            prompt_tokens=np.full(3, 10, dtype=np.int32),
+            output_tokens=np.full(3, 5, dtype=np.int32),
+            tenant=np.zeros(3, dtype=np.int32),
+        )
+        for first in (0, 3)
+    ]
+    write_trace(path, chunks)
+    reader = read_trace(path)
+    for _ in range(2):  # each iteration reads anew
+        assert join(list(reader)).arrival_s.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+        assert reader.counted_from_s == began_s
+    late = read_trace(text_file(tmp_path, f"{HEADER}\n400000,10,5\n400001,10,5\n"))
+    assert join(list(late)).arrival_s.tolist() == [400000.0, 400001.0]
+    assert late.counted_from_s == 0.0
+
+
+def test_dates_in_a_bad_order_are_named_as_they_stand(tmp_path: Path) -> None:
+    path = text_file(tmp_path, f"{HEADER}\n1700000005,10,5\n1700000004,10,5\n")
+    with pytest.raises(ScenarioError, match=r"= 1700000004\.0, must not be before 1700000005"):
+        rows_of(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        ("1700000000123,10,5\n", "line 2: .*1700000000123, must be in seconds, .*milliseconds"),
+        ("0,10,5\n1700000000,10,5\n", r"line 3: arrival_s = 1.7e\+09, must be within 1e\+08 s"),
+        ("0,10,5\n1e300,10,5\n", "line 3: .*must be within"),
+    ],
+)
+def test_times_that_nobody_means_are_named(tmp_path: Path, rows: str, fault: str) -> None:
+    with pytest.raises(ScenarioError, match=fault):
+        rows_of(text_file(tmp_path, f"{HEADER}\n{rows}"))
+
+
+def test_classes_of_any_characters_come_back_from_parquet(tmp_path: Path) -> None:
+    names = ["a,b", 'c"d', "e\nf", "plain"]
+    path = tmp_path / "trace.parquet"
+    requests = Requests(
+        arrival_s=np.arange(4.0),
+        prompt_tokens=np.full(4, 10, dtype=np.int32),
+        output_tokens=np.full(4, 5, dtype=np.int32),
+        tenant=np.arange(4, dtype=np.int32),
+    )
+    write_trace(path, [requests], tenants=names)
+    reader = read_trace(path)
+    assert join(list(reader)).tenant.tolist() == [0, 1, 2, 3]
+    assert list(reader.tenants) == names
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("long.csv", f"{HEADER}\n0,{'1' * 200_000},5\n".encode(), "line 2: is not CSV: field"),
+        ("deep.jsonl", b'{"timestamp": ' + b"[" * 100_000, "line 1: keys must include"),
+        (
+            "digits.jsonl",
+            b'{"timestamp": 0, "input_length": 1, "output_length": 5}\n{"timestamp": 1'
+            + b"0" * 6000 + b"}",
+            "line 2: has a number too long",
+        ),
+        (
+            "bench.jsonl",
+            b'{"start_times": 3, "input_lens": [1], "output_lens": [1]}',
+            "line 1: start_times, input_lens and output_lens must be lists",
+        ),
+        (
+            "torn.csv.gz",
+            gzip.compress(f"{HEADER}\n0,10,5\n".encode(), mtime=0)[:12] + b"\xff" * 40,
+            "cannot be read: ",
+        ),
+        ("torn.parquet", b"PAR1" + b"\x00" * 40 + b"\x08\x00\x00\x00PAR1", "cannot be read: "),
+    ],
+)  # fmt: skip
+def test_a_file_that_no_parser_survives_has_a_fault(
+    tmp_path: Path, name: str, content: bytes, fault: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ScenarioError, match=fault):
+        rows_of(path)
+
+
+def test_a_row_years_later_is_skipped_alone(tmp_path: Path) -> None:
+    text = f"{HEADER},class\n0,10,5,a\n1e12,11,5,b\n2,12,5,a\n"
+    reader = read_trace(text_file(tmp_path, text), skip_bad_rows=True)
+    assert join(list(reader)).prompt_tokens.tolist() == [10, 12]
+    assert (reader.rows_skipped, list(reader.tenants)) == (1, ["a"])
+
+
 def test_bad_rows_are_skipped_and_counted(tmp_path: Path) -> None:
     text = f"{HEADER}\n0,10,5\n1,x,5\n2,11,6\n1.5,99,9\n3,12,-7\n4,13,8\n"
     reader = read_trace(text_file(tmp_path, text), skip_bad_rows=True)
