@@ -32,6 +32,7 @@ from simulations.engine_layout import (
 from simulations.fleet_counters import FleetCounters, read_counters
 from simulations.fleet_members import Event, FleetStatus, Member
 from simulations.gpu_supply import GpuSupply
+from simulations.gpu_time import GpuTime
 from simulations.lifecycle import (
     GpuPool,
     Phase,
@@ -84,8 +85,7 @@ class Fleet:
         self._events: list[tuple[float, int, int, int]] = []  # at_s, serial, kind, uid
         self._serial = 0
         self._start_ups: list[tuple[float, float]] = []  # ready_at_s, duration_s
-        self._gpu_s_ended = 0.0
-        self._pending_s_ended = 0.0
+        self._gpu_time = GpuTime()
         self._draining = 0
         self._seen: FleetStatus | None = None  # made anew after every change of a phase
 
@@ -265,7 +265,7 @@ class Fleet:
     def _take_gpus(self, replica: Member, now_s: float) -> None:
         self._gpus.take(self.model.gpus_per_replica)
         replica.scheduled_at_s = now_s
-        self._pending_s_ended += now_s - replica.created_at_s
+        self._gpu_time.pended(replica.created_at_s, now_s)
 
     def _begin_start(self, replica: Member, now_s: float, *, image: bool) -> None:
         start = self.model.start_up
@@ -324,9 +324,9 @@ class Fleet:
 
     def _remove(self, replica: Member, now_s: float) -> None:
         if replica.phase == Phase.PENDING:
-            self._pending_s_ended += now_s - replica.created_at_s
+            self._gpu_time.pended(replica.created_at_s, now_s)
         else:
-            self._gpu_s_ended += now_s - replica.scheduled_at_s
+            self._gpu_time.held(replica.scheduled_at_s, now_s)
             self._gpus.give_back(self.model.gpus_per_replica)
         self._draining -= replica.phase == Phase.DRAINING
         self._enter(replica, Phase.GONE)
@@ -382,17 +382,12 @@ class Fleet:
             self._seen = FleetStatus.of(list(self._replicas.values()))
         return self._seen
 
-    def usage(self) -> Usage:
-        """GPU time so far, the replicas that are there included."""
-        gpu_s, pending_s = self._gpu_s_ended, self._pending_s_ended
-        for replica in self._replicas.values():
-            if replica.phase == Phase.PENDING:
-                pending_s += self.now_s - replica.created_at_s
-            else:
-                gpu_s += self.now_s - replica.scheduled_at_s
-        gpus = self.model.gpus_per_replica
-        return Usage(
-            gpu_hours=gpus * gpu_s / 3600.0,
-            pending_gpu_hours=gpus * pending_s / 3600.0,
-            replica_hours=gpu_s / 3600.0,
-        )
+    def usage(self, *, until_s: float | None = None) -> Usage:
+        """GPU time so far, the replicas that are there included.
+
+        With ``until_s``, when the last request ended, up to that time: what a run costs must not
+        depend on how long after it somebody looked.
+        """
+        end_s = self.now_s if until_s is None else min(until_s, self.now_s)
+        members = self._replicas.values()
+        return self._gpu_time.usage(members, gpus=self.model.gpus_per_replica, end_s=end_s)

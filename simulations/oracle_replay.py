@@ -13,8 +13,9 @@ import numpy as np
 from scaler.errors import ScenarioError
 from simulations.attainable import Objectives, good_outcomes
 from simulations.cluster import Fleet
-from simulations.lifecycle import GpuPool, VictimChoice, replicaset_choice
+from simulations.lifecycle import GpuPool, Usage, VictimChoice, replicaset_choice
 from simulations.replica import ReplicaModel, Routing
+from simulations.score import last_ended_s
 from simulations.trace_chunks import Floats, Requests
 
 SLOTS_FIRST = 64
@@ -88,6 +89,7 @@ class _Replay:
         self._running = np.zeros(self._blocks)
         self._ready = np.zeros(self._blocks)
         self._loaded = 0
+        self._last_ended_s = 0.0
         self._fleet = Fleet(
             model=deployment.model,
             seed=deployment.seed,
@@ -117,7 +119,10 @@ class _Replay:
             self._fleet.advance(next_s)
             self._check_end()
         self._note(self._blocks)
-        return self._result()
+        # As in a run, time counts until the last request has ended.
+        usage = self._fleet.usage(until_s=self._last_ended_s)
+        self._held_s[self._blocks] = usage.replica_hours * 3600.0
+        return self._result(usage)
 
     def _load_until(self, at_s: float) -> None:
         end = int(np.searchsorted(self._requests.arrival_s, at_s, side="right"))
@@ -139,6 +144,7 @@ class _Replay:
         missed = ended[~good_outcomes(ended, self._deployment.objectives)]
         arrived_in = (missed["arrival_at_s"] // self._block_s).astype(np.int64)
         self._misses += np.bincount(arrived_in, minlength=self._blocks)
+        self._last_ended_s = max(self._last_ended_s, last_ended_s(ended))
         self._held_s[block] = self._fleet.usage().replica_hours * 3600.0
 
     def _note_backlog(self, block: int) -> None:
@@ -154,7 +160,7 @@ class _Replay:
                 " under the oracle's schedule"
             )
 
-    def _result(self) -> Replay:
+    def _result(self, usage: Usage) -> Replay:
         return Replay(
             misses=self._misses,
             replica_s=np.diff(self._held_s, prepend=0.0),
@@ -162,5 +168,5 @@ class _Replay:
             running=self._running,
             ready=self._ready,
             requests=len(self._requests),
-            gpu_hours=self._fleet.usage().gpu_hours,
+            gpu_hours=usage.gpu_hours,
         )

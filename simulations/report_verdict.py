@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 REACHED_FROM = 0.003  # a target counts as reached from this far below it
+COLD_START_GAP = 0.02  # of attainment between the first hour and the rest, from which it is said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,8 @@ def verdict(
     spent = _number(summary, "gpu_hours") or 0.0
     if attainment is None:
         return Verdict(kept=None, lead="No request arrived.", sentences=(), bars=())
+    if (why := hopeless(summary)) is not None:
+        return Verdict(kept=None, lead=why, sentences=tuple(_losses(summary)), bars=())
     kept = attainment >= target_ratio - REACHED_FROM
     near = f", kept from {share(target_ratio - REACHED_FROM)}" if kept else ""
     asked = f"{share(target_ratio)} asked for{near if attainment < target_ratio else ''}"
@@ -42,8 +45,49 @@ def verdict(
         f" for {spent:,.1f} GPU-hours."
     )
     bars = _bars(summary, spent, gpus_per_replica)
-    sentences = (*_comparisons(summary, spent, bars), *_losses(summary))
+    cold = cold_start(summary)
+    sentences = (
+        *([cold] if cold else []), *_comparisons(summary, spent, bars), *_losses(summary)
+    )  # fmt: skip
     return Verdict(kept=kept, lead=lead, sentences=sentences, bars=bars)
+
+
+def hopeless(summary: Mapping[str, Any]) -> str | None:
+    """Why no count of replicas could serve a single request as asked; None where one could."""
+    requests, too_long = summary["requests"], summary.get("too_long", 0)
+    model = summary.get("replica_model", "the model")
+    if requests and too_long == requests:
+        return (
+            f"All {requests:,} requests are longer than {model} takes,"
+            f" {summary['request_tokens_max']:,} tokens of prompt and output together:"
+            " no count of replicas can serve them."
+        )
+    if _number(summary, "slo_attainable_ratio") == 0.0:
+        return (
+            f"None of {requests:,} requests can meet the objectives on {model}, not even alone on"
+            " a warm replica: no count of replicas can change that."
+        )
+    return None
+
+
+def cold_start(summary: Mapping[str, Any]) -> str | None:
+    """Said where a fleet that began too small missed much of its first hour, and only that."""
+    first = summary.get("first_hour")
+    attainment = _number(summary, "slo_attainment_ratio")
+    if first is None or attainment is None or first["slo_attainment_ratio"] is None:
+        return None
+    rest = summary["requests"] - first["requests"]
+    if not rest or first["replicas"] >= summary["replicas"]["max"]:
+        return None
+    began = first["slo_attainment_ratio"]
+    later = (attainment * summary["requests"] - began * first["requests"]) / rest
+    if began >= later - COLD_START_GAP:
+        return None
+    return (
+        f"The first hour had {share(began)}, the rest {share(later)}: the run began with"
+        f" {first['replicas']} of up to {summary['replicas']['max']} replicas"
+        " (--initial-replicas sets how many)."
+    )
 
 
 def _bars(
@@ -93,10 +137,16 @@ def _comparisons(
 
 def _losses(summary: Mapping[str, Any]) -> list[str]:
     made = []
-    for key, words in (("rejected", "were rejected"), ("cut_by_scale_down", "were cut off by")):
-        if summary.get(key):
-            rest = " scaling down" if key == "cut_by_scale_down" else ""
-            made.append(f"{summary[key]:,} requests {words}{rest}.")
+    too_long = summary.get("too_long", 0)
+    if 0 < too_long < summary["requests"]:
+        made.append(
+            f"{too_long:,} requests are longer than {summary['replica_model']} takes,"
+            f" {summary['request_tokens_max']:,} tokens of prompt and output together."
+        )
+    if (rejected := summary.get("rejected", 0) - too_long) > 0:
+        made.append(f"{rejected:,} requests were rejected.")
+    if summary.get("cut_by_scale_down"):
+        made.append(f"{summary['cut_by_scale_down']:,} requests were cut off by scaling down.")
     if (pending := _number(summary, "pending_gpu_hours")) is not None and pending >= 0.05:
         made.append(f"{pending:,.1f} GPU-hours passed waiting for a GPU.")
     return made

@@ -239,7 +239,8 @@ class _Run:
         self._take_outcomes()
         if self._tally.ended == 0:
             raise ScenarioError("the trace has no request in the time that is played")
-        score = self._tally.score(fleet.usage(), self._counts, end_s=fleet.now_s)
+        usage = fleet.usage(until_s=self._tally.last_ended_s)
+        score = self._tally.score(usage, self._counts, end_s=fleet.now_s)
         wall_s = self._clock() - began_s - self._feed.spent_s - self._watch_s
         return Result(
             score=score,

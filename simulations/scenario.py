@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Behaviour", "Policy", "Scenario", "Timing", "drawn_timing", "policy_named", "watched"]
 
 REPLICAS_LIMIT = 10_000
+DIGITS_MAX = 9  # of a count that is worth reading
 
 
 class Behaviour(StrEnum):
@@ -88,7 +89,13 @@ class Scenario:
             raise ScenarioError(f"min_replicas = {low}, must be in [0, {high}]")
         if not max(low, 1) <= high <= REPLICAS_LIMIT:
             raise ScenarioError(f"max_replicas = {high}, must be in [{low}, {REPLICAS_LIMIT}]")
-        if not low <= self.replicas_first <= high and self.policy.replicas_fixed is None:
+        fixed = self.policy.replicas_fixed
+        if fixed is not None and not low <= fixed <= high:
+            raise ScenarioError(
+                f"policy = fixed:{fixed}, N must be in [{max(low, 1)}, {high}], the bounds of the"
+                " count (--min-replicas, --max-replicas)"
+            )
+        if not low <= self.replicas_first <= high and fixed is None:
             raise ScenarioError(
                 f"initial_replicas = {self.replicas_first}, must be in [{low}, {high}]"
             )
@@ -98,9 +105,14 @@ class Scenario:
             raise ScenarioError(f"until_s = {self.until_s}, must be above 0")
         self._check_gpus()
 
+    @property
+    def replicas_at_start(self) -> int:
+        """Replicas that are ready at 0 s: those of a fixed count, else ``replicas_first``."""
+        return self.policy.replicas_fixed or self.replicas_first
+
     def _check_gpus(self) -> None:
         """A pool without room for the replicas of the beginning would never serve anything."""
-        first = self.policy.replicas_fixed or self.replicas_first
+        first = self.replicas_at_start
         need = first * self.model.gpus_per_replica
         total = self.gpus.total
         if total is not None and total < need:
@@ -124,12 +136,26 @@ def policy_named(name: str, config: PolicyConfig) -> Policy:
         forecast = dataclasses.replace(config.forecast, quantile_ratio=0.5)
         reactive = dataclasses.replace(config, forecaster=ForecasterName.LAST, forecast=forecast)
         return Policy(name=name, config=reactive)
-    kind, _, count = name.partition(":")
-    if kind == "fixed" and count.isascii() and count.isdecimal():
-        if 1 <= int(count) <= REPLICAS_LIMIT:
-            return Policy(name=name, config=config, replicas_fixed=int(count))
-        raise ScenarioError(f"policy = {name}, N in fixed:N must be in [1, {REPLICAS_LIMIT}]")
+    if (count := fixed_count(name)) is not None:
+        return Policy(name=name, config=config, replicas_fixed=count)
     raise ScenarioError(f"policy = {name}, must be predictive, reactive or fixed:N")
+
+
+def fixed_count(name: str) -> int | None:
+    """N of ``fixed:N``; None for a name of another kind.
+
+    Raises:
+        ScenarioError: N is no count of replicas.
+    """
+    kind, colon, count = name.partition(":")
+    if kind != "fixed" or not colon:
+        return None
+    whole = count.isascii() and count.isdecimal() and len(count) <= DIGITS_MAX
+    if not whole or not 1 <= int(count) <= REPLICAS_LIMIT:
+        raise ScenarioError(
+            f"policy = {name}, N in fixed:N must be a whole number in [1, {REPLICAS_LIMIT}]"
+        )
+    return int(count)
 
 
 def watched(

@@ -8,11 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from simulations import engine
+from simulations.attainable import Objectives, good_outcomes
 from simulations.engine_layout import Records
 from simulations.lifecycle import Usage
 from simulations.request_ring import RequestStatus
 
 Singles = npt.NDArray[np.float32]
+
+FIRST_HOUR_S = 3600.0  # long enough for a fleet that began too small to have grown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +44,8 @@ class Score:
 
     ``slo_attainment_ratio`` is the share of all arrived requests that completed with a TTFT, and a
     mean TPOT where one is asked for, within the objectives; NaN where nothing arrived.
-    ``requests_rejected`` includes requests longer than the model takes.  ``replicas_*`` are of
+    ``rejected`` includes the ``too_long``, which no replica takes.  ``first_hour_*`` are of the
+    requests that arrived before ``FIRST_HOUR_S``.  ``replicas_*`` are of
     spec.replicas, the mean over time.  A reversal is a change in the other direction than the
     change before it.
     """
@@ -49,8 +53,11 @@ class Score:
     requests: int
     completed: int
     rejected: int
+    too_long: int
     cut_by_scale_down: int
     slo_attainment_ratio: float
+    first_hour_requests: int
+    first_hour_attainment_ratio: float
     gpu_hours: float
     pending_gpu_hours: float
     replica_hours: float
@@ -73,6 +80,9 @@ class Tally:
         self._tpot_slo_s = tpot_slo_s
         self._requests = 0
         self._good = 0
+        self._last_ended_s = 0.0
+        self._first_requests = 0
+        self._first_good = 0
         self._by_status = np.zeros(len(RequestStatus), dtype=np.int64)
         self._ttft: list[Singles] = []
         self._tpot: list[Singles] = []
@@ -83,6 +93,11 @@ class Tally:
         """Requests taken in so far."""
         return self._requests
 
+    @property
+    def last_ended_s(self) -> float:
+        """When the last of them ended; 0 without any."""
+        return self._last_ended_s
+
     def add(self, outcomes: Records) -> None:
         """Take in requests that have ended."""
         found = np.empty((3, len(outcomes)), dtype=np.float32)
@@ -92,12 +107,23 @@ class Tally:
         self._requests += len(outcomes)
         self._good += good
         self._by_status += by_status
+        self._last_ended_s = max(self._last_ended_s, last_ended_s(outcomes))
+        self._add_first_hour(outcomes)
         for kept, values in (
             (self._ttft, found[0, :ttfts]),
             (self._tpot, found[1, :tpots]),
             (self._queue, found[2, :queues]),
         ):
             kept.append(values.copy())
+
+    def _add_first_hour(self, outcomes: Records) -> None:
+        """Outcomes come in order of arrival, so that this is over after an hour."""
+        if not len(outcomes) or outcomes["arrival_at_s"][0] >= FIRST_HOUR_S:
+            return
+        end = int(np.searchsorted(outcomes["arrival_at_s"], FIRST_HOUR_S))
+        objectives = Objectives(ttft_s=self._ttft_slo_s, tpot_s=self._tpot_slo_s)
+        self._first_requests += end
+        self._first_good += int(np.count_nonzero(good_outcomes(outcomes[:end], objectives)))
 
     def score(self, usage: Usage, counts: "CountHistory", *, end_s: float) -> Score:
         """The score of a run that ended at ``end_s``."""
@@ -107,8 +133,11 @@ class Tally:
             requests=self._requests,
             completed=int(by_status[RequestStatus.COMPLETED]),
             rejected=int(rejected),
+            too_long=int(by_status[RequestStatus.TOO_LONG]),
             cut_by_scale_down=int(by_status[RequestStatus.CUT]),
-            slo_attainment_ratio=self._good / self._requests if self._requests else float("nan"),
+            slo_attainment_ratio=_share(self._good, self._requests),
+            first_hour_requests=self._first_requests,
+            first_hour_attainment_ratio=_share(self._first_good, self._first_requests),
             gpu_hours=usage.gpu_hours,
             pending_gpu_hours=usage.pending_gpu_hours,
             replica_hours=usage.replica_hours,
@@ -166,6 +195,15 @@ class CountHistory:
         """Changes in the other direction than the change before."""
         ups = [change.after > change.before for change in self.changes]
         return sum(one != other for one, other in itertools.pairwise(ups))
+
+
+def last_ended_s(outcomes: Records) -> float:
+    """When the last of the requests ended, whatever became of it; 0 without any."""
+    return float(outcomes["finished_at_s"].max()) if len(outcomes) else 0.0
+
+
+def _share(count: int, of: int) -> float:
+    return count / of if of else float("nan")
 
 
 def quantiles(parts: Sequence[Singles]) -> Quantiles:

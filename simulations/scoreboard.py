@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Any
 
 from scaler.errors import ScenarioError
+from simulations.attainable import request_tokens_max
 from simulations.controller import Clock
 from simulations.frontier import FIRST_MAX, REACHED_FROM, TRIES_MAX
 from simulations.peers import SHIPPED, Behaviour, Group
@@ -141,6 +142,13 @@ def _arenas(
     for bound, known in zip(plain, attainable, strict=True):
         if not known["requests"]:
             raise ScenarioError(f"{bound.load.trace.path}: no request in the time that is played")
+        if not known["slo_attainable_ratio"]:
+            model = bound.deployment.model
+            raise ScenarioError(
+                f"{bound.load.trace.path}: none of {known['requests']:,} requests can meet the"
+                f" objectives, not even alone on a replica of {model.name}, which takes"
+                f" {request_tokens_max(model):,} tokens of prompt and output together"
+            )
     oracles = [
         dataclasses.replace(
             bound,

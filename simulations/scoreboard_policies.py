@@ -10,7 +10,7 @@ from simulations.frontier import Knob
 from simulations.oracle_replay import Step
 from simulations.oracle_schedule import ScheduleController
 from simulations.peers import PEERS, SHIPPED, Behaviour, Group, Peer
-from simulations.scenario import Policy, Scenario, policy_named
+from simulations.scenario import Policy, Scenario, fixed_count, policy_named
 
 OURS = ("predictive", "reactive")
 ORACLE = "oracle"
@@ -62,20 +62,13 @@ def policy_names(asked: str) -> tuple[str, ...]:
     if not names:
         raise ScenarioError(f"policies = {asked!r}, must name at least one of {_known()}")
     for name in names:
-        if name not in known_policies() and not _is_fixed(name):
+        if name not in known_policies() and fixed_count(name) is None:
             raise ScenarioError(f"policies: {name} is unknown, must be one of {_known()}")
     return names
 
 
 def _known() -> str:
     return f"{', '.join(known_policies())}, fixed:N, or all"
-
-
-def _is_fixed(name: str) -> bool:
-    kind, colon, count = name.partition(":")
-    return (
-        kind == "fixed" and bool(colon) and count.isascii() and count.isdecimal() and int(count) > 0
-    )
 
 
 def contenders(names: Sequence[str], *, attainment_share: float) -> tuple[Contender, ...]:

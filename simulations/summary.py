@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from scaler.config import config_hash
+from simulations.attainable import request_tokens_max
 from simulations.run import Result
 from simulations.scenario import Scenario, watched
 from simulations.score import Quantiles
@@ -23,8 +24,15 @@ def summary(scenario: Scenario, result: Result) -> dict[str, Any]:
         "requests": score.requests,
         "completed": score.completed,
         "rejected": score.rejected,
+        "too_long": score.too_long,
+        "request_tokens_max": request_tokens_max(scenario.model),
         "cut_by_scale_down": score.cut_by_scale_down,
         "slo_attainment_ratio": score.slo_attainment_ratio,
+        "first_hour": {
+            "replicas": scenario.replicas_at_start,
+            "requests": score.first_hour_requests,
+            "slo_attainment_ratio": _number(score.first_hour_attainment_ratio),
+        },
         "gpu_hours": score.gpu_hours,
         "pending_gpu_hours": score.pending_gpu_hours,
         "replica_hours": score.replica_hours,
@@ -47,4 +55,8 @@ def summary(scenario: Scenario, result: Result) -> dict[str, Any]:
 def _quantiles(found: Quantiles, *names: str) -> dict[str, float | None]:
     """By name; null where no request has the latency, because JSON knows no NaN."""
     values = {name: getattr(found, name) for name in names}
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -96,7 +96,7 @@ def deployment_of(scenario: Scenario) -> Deployment:
     return Deployment(
         model=scenario.model,
         objectives=Objectives(ttft_s=slo.ttft_s, tpot_s=slo.tpot_s),
-        replicas_first=scenario.replicas_first,
+        replicas_first=scenario.replicas_at_start,
         replicas_min=scenario.scaled_object.replicas_min,
         replicas_max=scenario.scaled_object.replicas_max,
         gpus=scenario.gpus,

@@ -108,8 +108,10 @@ def scenario(faults: tuple[Fault, ...] = ()) -> Scenario:
 def score(attained: float) -> Score:
     spread = Quantiles(p50=0.2, p90=0.5, p95=0.8, p99=1.9, max=12.0)
     return Score(
-        requests=1_000_000, completed=999_000, rejected=1000, cut_by_scale_down=0,
-        slo_attainment_ratio=attained, gpu_hours=400.0, pending_gpu_hours=0.0, replica_hours=100.0,
+        requests=1_000_000, completed=999_000, rejected=1000, too_long=0, cut_by_scale_down=0,
+        slo_attainment_ratio=attained, first_hour_requests=20_000,
+        first_hour_attainment_ratio=attained, gpu_hours=400.0,
+        pending_gpu_hours=0.0, replica_hours=100.0,
         ttft_s=spread, tpot_s=spread, queue_s=spread, replicas_min=4, replicas_mean=6.2,
         replicas_max=9, replica_changes=24, reversals=5,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from scaler.core.config import PolicyConfig, SloConfig
 from scaler.errors import ScenarioError
 from simulations import Scenario, simulate
 from simulations.oracle import OracleResult, oracle
-from simulations.oracle_replay import END_EVERY_S, replay
+from simulations.oracle_replay import replay
 from simulations.scaled_object import ScaledObjectSpec
 from simulations.scenario import drawn_timing, policy_named
 from simulations.scoreboard_policies import oracle_scenario
@@ -104,9 +104,7 @@ def test_no_policy_is_cheaper_at_its_own_attainment(policy: str) -> None:
         replays_max=REPLAYS,
     )
     assert found.reached
-    # Both look whether all has ended every 15 s, at different phases; each replica has two GPUs.
-    slack = HIGHEST * MODEL.gpus_per_replica * END_EVERY_S / 3600.0
-    assert found.gpu_hours <= score.gpu_hours + slack
+    assert found.gpu_hours <= score.gpu_hours + 1e-9
     assert found.bound_gpu_hours <= score.gpu_hours
 
 
@@ -118,8 +116,7 @@ def crowd() -> OracleResult:
 def test_a_run_under_the_schedule_is_the_replay(crowd: OracleResult) -> None:
     score = simulate(oracle_scenario(_scenario(CROWD, "predictive"), crowd.schedule)).score
     assert score.slo_attainment_ratio == pytest.approx(crowd.slo_attainment_ratio, abs=1e-12)
-    slack = MODEL.gpus_per_replica * END_EVERY_S / 3600.0
-    assert score.gpu_hours == pytest.approx(crowd.gpu_hours, abs=slack)
+    assert score.gpu_hours == pytest.approx(crowd.gpu_hours, rel=1e-12)
 
 
 def test_replicas_are_warm_before_a_crowd_comes(crowd: OracleResult) -> None:

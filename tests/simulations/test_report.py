@@ -185,6 +185,36 @@ def test_attainment_is_said_as_it_is_judged(attained, kept, said):
     assert said in made.lead
 
 
+def test_a_cold_start_and_what_is_too_long_are_said():
+    """Of 1,000,000 requests at 99.21 % 20,000 came in the first hour, 18,000 of them in time."""
+    first = {"replicas": 1, "requests": 20_000, "slo_attainment_ratio": 0.9}
+    known = {**summary(run(40).result), "first_hour": first, "too_long": 400,
+             "replica_model": "big", "request_tokens_max": 8192}  # fmt: skip
+    made = told(known)
+    # 992,100 good requests less 18,000 of the first hour, of 980,000.
+    assert made.sentences[0] == (
+        "The first hour had 90 %, the rest 99.4 %: the run began with 1 of up to 9 replicas"
+        " (--initial-replicas sets how many)."
+    )
+    words = " ".join(made.sentences)
+    assert "400 requests are longer than big takes, 8,192 tokens of prompt and output" in words
+    assert "600 requests were rejected." in words
+    for warm in ({**first, "replicas": 9}, {**first, "slo_attainment_ratio": 0.99}):
+        assert "first hour" not in " ".join(told({**known, "first_hour": warm}).sentences)
+
+
+def test_a_run_that_nothing_could_save_has_no_verdict():
+    known = {**summary(run(40).result), "too_long": 1_000_000, "replica_model": "big",
+             "request_tokens_max": 8192}  # fmt: skip
+    made = told(known)
+    assert made.kept is None
+    assert made.lead == (
+        "All 1,000,000 requests are longer than big takes, 8,192 tokens of prompt and output"
+        " together: no count of replicas can serve them."
+    )
+    assert made.bars == ()
+
+
 def test_no_request_is_no_verdict():
     nothing = {**summary(run(40).result), "slo_attainment_ratio": float("nan"), "requests": 0}
     assert told(nothing).kept is None

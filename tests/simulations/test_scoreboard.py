@@ -288,9 +288,13 @@ def test_all_is_every_policy_and_a_list_keeps_its_order() -> None:
     assert policy_names(" fixed:3, predictive,fixed:3") == ("fixed:3", "predictive")
 
 
-@pytest.mark.parametrize(
-    "asked", ["keda", "predictive,nonsense", "fixed:0", "fixed:", "fixed:x", "", ","]
-)
+@pytest.mark.parametrize("asked", ["fixed:0", "fixed:", "predictive,fixed:x", "fixed:1.5"])
+def test_a_fixed_count_must_be_one(asked: str) -> None:
+    with pytest.raises(ScenarioError, match=r"N in fixed:N must be a whole number in \[1, 10000\]"):
+        policy_names(asked)
+
+
+@pytest.mark.parametrize("asked", ["keda", "predictive,nonsense", "fixed", "", ","])
 def test_an_unknown_policy_lists_the_known_ones(asked: str) -> None:
     with pytest.raises(ScenarioError, match=r"predictive, reactive, keda-queue, .*oracle, fixed:N"):
         policy_names(asked)
