@@ -84,7 +84,8 @@ class Observer:
         self._histograms = False
         self._gpu_scraped: tuple[float, Mapping[int, float]] | None = None
         self._front: int | None = None  # requests that the gateway had counted as of the scrape
-        self._front_before: tuple[int, float] | None = None
+        # A run begins before its first request: the counter appears with it, and counts it.
+        self._front_before: tuple[int, float] = (0, 0.0)
 
     def scrape(self, counters: FleetCounters, gpu_ratio: Mapping[int, float] | None = None) -> None:
         """Prometheus reads the pages of all replicas, the DCGM exporter's (by uid), a gateway's."""
@@ -338,8 +339,7 @@ class Observer:
             return NoData(cause=Cause.UNSUPPORTED, detail="no gateway query in the profile")
         if self._front is None:
             return NoData(cause=Cause.NEVER, detail="not scraped yet")
-        before, self._front_before = self._front_before, (self._front, now_s)
-        count, at_s = before or self._front_before
+        (count, at_s), self._front_before = self._front_before, (self._front, now_s)
         return Gateway(
             seen_at_s=now_s,
             interval_s=now_s - at_s,

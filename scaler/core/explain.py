@@ -19,7 +19,7 @@ _PROSE: dict[Stage, str] = {
     "asked {attainment_target_ratio:.1%}",
     Stage.GPU: "GPUs at {utilisation_mean_ratio:.0%} of {target_ratio:.0%}",
     Stage.IDLE: "nothing was asked for",
-    Stage.WAKE: "requests wait in front of a target at zero",
+    Stage.WAKE: "requests wait in front of a target without a ready replica",
     Stage.HOLD_DOWN: "held: the count rose {since_s:.0f} s ago, {span_s:.0f} s are waited",
     Stage.KEEP: "fewer would not carry a load of {load:.2f} with {margin_ratio:.0%} to spare",
     Stage.VETO: "not fewer than now: GPU busy, or latency near its objective",

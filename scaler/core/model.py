@@ -59,7 +59,7 @@ class Stage(StrEnum):
     ITL = "itl"
     GPU = "gpu"
     IDLE = "idle"  # idleness was proven: nothing is needed
-    WAKE = "wake"  # requests wait in front of a target at zero
+    WAKE = "wake"  # requests wait in front of a target without a ready replica
     HOLD_DOWN = "hold_down"  # a recent higher count is kept
     KEEP = "keep"  # fewer replicas would not carry the load: N/(N-1)
     VETO = "veto"  # GPU busy or latency near the objective: not fewer than now

@@ -24,6 +24,7 @@ from scaler.core.model import (
     NoData,
     Observation,
     Proposal,
+    Replicas,
     Signal,
     Stage,
     Step,
@@ -263,11 +264,13 @@ def _blind(
     if age_s is None or state.last_count is None:
         verdict, steps = Verdict.UNKNOWN, _one(Stage.BLIND, current or 0)
     elif age_s <= config.freshness.grace_s:
-        verdict, steps = Verdict.HELD, _one(Stage.BLIND, state.last_count)
+        held_by = Stage.WAKE if _is_waking(replicas, state) else Stage.BLIND
+        verdict, steps = Verdict.HELD, _one(held_by, state.last_count)
     else:
         held = state.last_count if current is None else current
         floor = max(held, config.freshness.floor_replicas)
-        verdict, steps = Verdict.FLOORED, _one(Stage.FLOOR, floor)
+        raised = floor > held or not _is_waking(replicas, state)
+        verdict, steps = Verdict.FLOORED, _one(Stage.FLOOR if raised else Stage.WAKE, floor)
     ready = state.last_ready or (0 if isinstance(replicas, NoData) else replicas.ready)
     proposal = gpu_proposal(
         observation.gpu,
@@ -291,6 +294,13 @@ def _blind(
     if last is not None:  # what GPUs raised stays raised until there is sight again
         last = max(last, decision.would_be)
     return decision, replace(state, seen=sight.seen, idle_since_s=None, last_count=last)
+
+
+def _is_waking(replicas: Replicas | NoData, state: PolicyState) -> bool:
+    """Whether the first replicas after zero are on their way: nobody is there yet to be seen."""
+    if isinstance(replicas, NoData):
+        return False
+    return state.last_ready == 0 and replicas.ready == 0 and len(replicas.starting_age_s) > 0
 
 
 def _one(stage: Stage, replicas: int, terms: Terms = ()) -> Steps:
