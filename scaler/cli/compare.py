@@ -3,17 +3,18 @@
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from scaler.cli.simulation_options import scenario, simulation_options, simulator_needed
+from scaler.cli.trace_files import dates
 from scaler.errors import ConfigError, ScalerError, ScenarioError
 
 if TYPE_CHECKING:
-    from simulations.scoreboard import Plan
+    from simulations.scoreboard import Kind, Plan
 
 TUNE_ON = "--tune-on"
 VARIANTS = ("shipped", "tuned")
@@ -156,25 +157,32 @@ def _plan(
         ScenarioError: a trace or another option is.
     """
     from simulations.scoreboard import Kind, Plan  # noqa: PLC0415
-    from simulations.scoreboard_policies import ORACLE, policy_names  # noqa: PLC0415
+    from simulations.scoreboard_policies import (  # noqa: PLC0415
+        ORACLE,
+        contenders,
+        policy_names,
+        scenario_of,
+    )
     from simulations.sweep_traces import stored_trace  # noqa: PLC0415
 
     names = policy_names(policies)
     if no_oracle and names == (ORACLE,):
         raise ScenarioError(f"--policies {ORACLE} and --no-oracle leave nothing to compare")
-    kinds = {Kind(name) for name in _variants(variants)}
-    if frontier:
-        kinds.add(Kind.FRONTIER)
-    if Kind.TUNED in kinds and not training:
-        raise ScenarioError(f"--variants tuned needs training traces: {TUNE_ON} TRACE...")
+    kinds = {Kind(name) for name in _variants(variants)} | ({Kind.FRONTIER} if frontier else set())
+    _check_partners(kinds, training, screen_until_s)
     options["attainment"] = options["attainment"] or ATTAINMENT
-    scenario((), policy="predictive", **options)  # a wrong option is said before traces are read
+    # A wrong option is said before traces are read.
+    base = scenario((), policy="predictive", **options)
+    for contender in contenders(names, attainment_share=0.99):
+        scenario_of(base, contender)
 
     def scenarios(paths: Sequence[Path]) -> tuple[Any, ...]:
         made = []
         for path in paths:
             watcher.reading(path)
             trace = stored_trace(path, folder=folder, skip_bad_rows=skip_bad_rows)
+            for line in dates([trace]):
+                click.echo(line, err=True)
             made.append(scenario(trace, policy="predictive", **options))
         return tuple(made)
 
@@ -189,6 +197,20 @@ def _plan(
         screen_until_s=screen_until_s,
         clock=time.perf_counter,
     )
+
+
+def _check_partners(
+    kinds: "Collection[Kind]", training: Sequence[Path], screen_until_s: float | None
+) -> None:
+    """Raise ScenarioError for an option that says nothing without another one."""
+    from simulations.scoreboard import Kind  # noqa: PLC0415
+
+    if Kind.TUNED in kinds and not training:
+        raise ScenarioError(f"--variants tuned needs training traces: {TUNE_ON} TRACE...")
+    if training and Kind.TUNED not in kinds:
+        raise ScenarioError(f"{TUNE_ON} {training[0]}: needs --variants tuned")
+    if screen_until_s is not None and Kind.FRONTIER not in kinds:
+        raise ScenarioError(f"--screen-until-s = {screen_until_s:g}, needs --frontier")
 
 
 def _variants(text: str) -> list[str]:

@@ -10,7 +10,9 @@ from typing import Any, TypeAlias
 
 from scaler.cli.progress import Progress, shown, time_left
 from simulations.engine import load_kernel
+from simulations.frontier import REACHED_FROM
 from simulations.report_scoreboard import GROUPS, hours_at_target, render
+from simulations.report_verdict import cold_start
 from simulations.scoreboard import Scoreboard
 
 Entry: TypeAlias = Mapping[str, Any]
@@ -63,6 +65,8 @@ def table(entries: Sequence[Entry], directory: Path) -> str:
             members = sorted((e for e in rows if e["group"] == group), key=_rank)
             if members:
                 lines += [f" {title}", *(_line(entry) for entry in members)]
+        cold = next((said for entry in rows if (said := cold_start(entry))), None)
+        lines += [f" {cold}"] if cold else []
         lines.append("")
     if any(entry["behaviour"] != "own" for entry in entries):
         lines.append("* with the HPA behaviour that we ship, in place of its own")
@@ -83,7 +87,8 @@ def _heading(trace: str, entry: Entry) -> str:
         known = ", no schedule found reaches it"
     return (
         f"{trace}: {entry['requests']:,} requests, {entry['slo_attainable_ratio']:.2%} attainable,"
-        f" target {entry['attainment_target']:.2%}{known}"
+        f" target {entry['attainment_target']:.2%}, reached from"
+        f" {entry['attainment_target'] - REACHED_FROM:.2%}{known}"
     )
 
 

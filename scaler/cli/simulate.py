@@ -10,12 +10,14 @@ import click
 
 from scaler.cli.progress import Progress, shown
 from scaler.cli.simulation_options import scenario, simulation_options, simulator_needed
+from scaler.cli.trace_files import dates
 from scaler.core.config import PolicyConfig
 from scaler.errors import ScalerError, ScenarioError
 
 if TYPE_CHECKING:
     from simulations import Scenario
     from simulations.scenario import Policy
+    from simulations.traces import TraceReader
 
 COMPILING = "loading the replica model (compiled once, which takes half a minute)"
 KNOB_MIN, KNOB_MAX = 0.001, 1e9  # a quantity of Kubernetes has no less than a thousandth
@@ -73,20 +75,23 @@ def command(*, trace: Path, out: Path, as_json: bool, **options: Any) -> None:
     """
     with simulator_needed("simulate"):
         from scaler.cli import simulate_output as output  # noqa: PLC0415 - numba, only for this
+        from simulations.traces import read_trace  # noqa: PLC0415
     try:
         with shown() as progress:
-            summary = _simulated(trace, out, progress, **options)
+            reader = read_trace(trace, skip_bad_rows=options.pop("skip_bad_rows"))
+            summary = _simulated(reader, out, progress, **options)
     except OSError as error:
         raise ScalerError(f"{error.filename or out}: {error.strerror}") from error
+    for line in dates([reader]):
+        click.echo(line, err=True)
     click.echo(json.dumps(summary, indent=2) if as_json else output.headline(summary, out))
 
 
 def _simulated(
-    trace: Path,
+    reader: "TraceReader",
     out: Path,
     progress: Progress,
     *,
-    skip_bad_rows: bool,
     with_oracle: bool | None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -102,9 +107,7 @@ def _simulated(
     from simulations.engine import load_kernel  # noqa: PLC0415
     from simulations.report_records import Records  # noqa: PLC0415
     from simulations.run import simulate  # noqa: PLC0415
-    from simulations.traces import read_trace  # noqa: PLC0415
 
-    reader = read_trace(trace, skip_bad_rows=skip_bad_rows)
     made, wants_oracle = _scenario(reader, **options)
     out.mkdir(parents=True, exist_ok=True)
     progress.say(COMPILING)
@@ -121,11 +124,11 @@ def _simulated(
             show(tick)
 
         result = simulate(made, watch=watch, loaded=attainable.add, clock=time.perf_counter)
-    bounds = bounds_of(made, result, progress, asked=with_oracle)
+    bounds = bounds_of(made, result, progress, asked=with_oracle, attainable_ratio=attainable.ratio)
     summary = output.summary(
         made,
         result,
-        {"trace": trace.name, "rows_skipped": reader.rows_skipped},
+        {"trace": reader.path.name, "rows_skipped": reader.rows_skipped},
         {"slo_attainable_ratio": attainable.ratio, **bounds},
     )
     progress.say("writing the report")
@@ -153,9 +156,10 @@ def _scenario(requests: Any, *, policy: str, **options: Any) -> "tuple[Scenario,
 
 def _policy(name: str, config: PolicyConfig, form: dict[str, Any]) -> "Policy":
     from simulations.peers import PEERS, SHIPPED, Behaviour, peer_policy  # noqa: PLC0415
+    from simulations.scenario import fixed_count  # noqa: PLC0415
     from simulations.scoreboard_policies import known_policies  # noqa: PLC0415
 
-    if name not in known_policies() and not name.startswith("fixed:"):
+    if name not in known_policies() and fixed_count(name) is None:
         known = ", ".join(known_policies())
         raise ScenarioError(f"--policy = {name}, must be one of {known}, fixed:N")
     given = [option for option in FORM_OPTIONS if form[option] is not None]

@@ -51,12 +51,21 @@ def clairvoyant(scenario: Scenario, progress: Progress) -> Scenario:
 
 
 def bounds_of(
-    scenario: Scenario, result: Result, progress: Progress, *, asked: bool | None
+    scenario: Scenario,
+    result: Result,
+    progress: Progress,
+    *,
+    asked: bool | None,
+    attainable_ratio: float | None,
 ) -> dict[str, Any]:
     """The oracle's entries of summary.json, for the attainment that the run reached.
 
     Unasked, only a small trace is searched, and not for long.
     """
+    if asked is False:
+        return _entries("left out (--no-oracle)")
+    if not attainable_ratio:
+        return _entries("not searched: no request can meet the objectives")
     small = result.score.requests <= REQUESTS_UNASKED_MAX
     if not (small if asked is None else asked):
         return _entries("not searched: --oracle does, in some minutes")
@@ -69,6 +78,7 @@ def bounds_of(
         deployment_of(scenario),
         attainment_ratio=result.score.slo_attainment_ratio,
         replays_max=None if asked else brief,
+        known=[(change.at_s, change.after) for change in result.changes],
     )
     if not found.reached:
         return _entries("no schedule found attains what the run did", bound=found.bound_gpu_hours)

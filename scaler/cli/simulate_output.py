@@ -14,6 +14,7 @@ from scaler.core.policy import PolicyState
 from scaler.service.codec import SCHEMA_VERSION, DecisionRecord, StateRecord, encode
 from simulations.report import render_simulation
 from simulations.report_records import Records
+from simulations.report_verdict import cold_start, hopeless, share
 from simulations.run import Result, Tick, Watch
 from simulations.scenario import Scenario, watched
 from simulations.summary import summary as run_summary
@@ -113,9 +114,10 @@ def headline(made: Mapping[str, Any], directory: Path) -> str:
     p95, p99 = (_seconds(ttft[name]) for name in ("p95", "p99"))
     lines = []
     lines.append(
-        f"{made['policy']} on {made['trace']}: {made['slo_attainment_ratio']:.2%}"
+        f"{made['policy']} on {made['trace']}: {share(made['slo_attainment_ratio'])}"
         f" of {made['requests']:,} requests within the objectives"
     )
+    lines += [said for said in (hopeless(made), cold_start(made)) if said]
     lines.append(
         f"TTFT p95 {p95}, p99 {p99}; {made['gpu_hours']:,.1f} GPU-hours"
         f" ({made['pending_gpu_hours']:,.1f} more pending)"
@@ -126,15 +128,15 @@ def headline(made: Mapping[str, Any], directory: Path) -> str:
         f" {made['replica_changes']} changes, {made['reversals']} reversals"
     )
     lines.append(
-        f"{made['wall_s']:.1f} s, of it {made['decide_wall_s']:.1f} s deciding;"
-        f" written to {directory}"
+        f"simulated in {made['wall_s']:.1f} s, {made['decide_wall_s']:.1f} s of it in the policy"
+        f" (without reading, searching, writing); written to {directory}"
     )
     return "\n".join(lines)
 
 
 def _against_oracle(made: Mapping[str, Any]) -> str:
     attainable, hours = made["slo_attainable_ratio"], made["oracle_gpu_hours"]
-    line = f"{attainable:.2%} attainable; oracle "
+    line = f"{share(attainable)} attainable; oracle "
     if hours is None:
         return f"{line}{made['oracle_note']}"
     note = f" ({made['oracle_note']})" if made["oracle_note"] else ""

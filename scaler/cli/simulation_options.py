@@ -71,7 +71,11 @@ _OPTIONS = (
         help="0: to zero once idle, and back by a gateway's counter.",
     ),
     click.option("--max-replicas", type=int, default=32, show_default=True),
-    click.option("--initial-replicas", type=int, help="Ready at 0 s; --min-replicas unless given."),
+    click.option(
+        "--initial-replicas",
+        type=int,
+        help="Ready at 0 s; what the first ten minutes of arrivals need unless given.",
+    ),
     click.option("--gpus-total", type=click.IntRange(min=1), help="No limit unless given."),
     click.option(
         "--gpus-max",
@@ -150,6 +154,11 @@ def scenario(
         raise ScenarioError(f"--min-replicas = {low}, must be in [0, {high}], --max-replicas")
     if options["seed"] < 0:
         raise ScenarioError(f"--seed = {options['seed']}, must be at least 0")
+    factor, until_s = options["load_factor"], options["until_s"]
+    if not 0.0 < factor <= 1000.0:
+        raise ScenarioError(f"--load-factor = {factor}, must be in (0, 1000]")
+    if until_s is not None and not until_s > 0.0:
+        raise ScenarioError(f"--until-s = {until_s}, must be above 0")
     shipped = scaled_object(
         ManifestRequest(
             target="deployment/simulated",
@@ -162,27 +171,51 @@ def scenario(
     )
     spec = parse_scaled_object(shipped)
     cluster = ClusterSpec(kubernetes=kubernetes)
+    model, gpus = _model(load_replica_model(options["replica_model"]), options), _gpus(options)
     first = options["initial_replicas"]
+    if first is None:
+        first = _first_count(requests, model, gpus, options)
     return Scenario(
         requests=requests,
-        model=_model(load_replica_model(options["replica_model"]), options),
+        model=model,
         scaled_object=spec,
         cluster=cluster,
         policy=peer_policy(policy, config) if isinstance(policy, str) else policy(config),
-        replicas_first=low if first is None else first,
+        replicas_first=first,
         timing=drawn_timing(
             options["seed"],
             tick_s=config.tick_s,
             poll_s=spec.polling_interval_s,
             sync_s=cluster.hpa_sync_s,
         ),
-        gpus=_gpus(options),
+        gpus=gpus,
         routing=Routing[options["routing"].replace("-", "_").upper()],
         victims=_victims(options["workload"]),
         seed=options["seed"],
-        load_factor=options["load_factor"],
-        until_s=options["until_s"],
+        load_factor=factor,
+        until_s=until_s,
     )
+
+
+def _first_count(
+    requests: "Iterable[Requests]",
+    model: "ReplicaModel",
+    gpus: "GpuPool",
+    options: dict[str, Any],
+) -> int:
+    """What the arrivals of the first minutes need, within the bounds and the GPUs that are there.
+
+    A count of 0 is for a trace that begins without arrivals, where zero is allowed.
+    """
+    from simulations.first_count import first_count  # noqa: PLC0415
+
+    low, high = options["min_replicas"], options["max_replicas"]
+    if gpus.total is not None:
+        high = min(high, gpus.total // model.gpus_per_replica)
+    needed = first_count(
+        requests, model, load_factor=options["load_factor"], until_s=options["until_s"]
+    )
+    return int(max(min(needed, high), low))
 
 
 def _policy_config(options: dict[str, Any]) -> PolicyConfig:

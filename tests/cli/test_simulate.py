@@ -84,7 +84,9 @@ def test_it_writes_what_can_be_read_back(run, trace: str, tmp_path: Path) -> Non
     assert tuple(rows[0]) == (*COLUMNS, "decided_by", "faults")
     assert len(rows) >= 60  # 900 s of 15 s ticks
     ready = [int(row["replicas_ready"]) for row in rows]
-    assert max(ready) > ready[0] == 1
+    # The first ten minutes bring some 4200 requests of 0.11 replica-seconds at the least.
+    assert summary["first_hour"]["replicas"] == ready[0] == 2
+    assert max(ready) >= 2
     records = list(read_log(out / "decisions.jsonl"))
     assert isinstance(records[0], StateRecord)
     assert sum(isinstance(record, DecisionRecord) for record in records) == len(rows)
@@ -274,6 +276,97 @@ def test_from_zero_and_back(run, tmp_path: Path) -> None:  # type: ignore[no-unt
     assert 40.0 < summary["ttft_s"]["max"] < 120.0
 
 
+def test_a_request_at_the_very_beginning_wakes_a_fleet_at_zero(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """The gateway's counter is first seen above zero: that is a request, not where counting begins.
+
+    While the first replica starts there is nobody to be seen, which is not called blindness.
+    """
+    trace = tmp_path / "early.csv"
+    trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,100,20\n4000,100,20\n")
+    status, _, _ = run(
+        str(trace), "--out", str(tmp_path), "--min-replicas", "0", "--initial-replicas", "0",
+        "--start-up-s", "300",
+    )  # fmt: skip
+    assert status == 0
+    assert 300.0 < _summary(tmp_path)["ttft_s"]["p90"] < 345.0
+    with (tmp_path / "timeline.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    starting = [row for row in rows if row["replicas_wanted"] == "1" > row["replicas_ready"]]
+    assert len(starting) >= 2 * 19  # two starts of 300 s, looked at every 15 s
+    assert {row["decided_by"] for row in starting} == {"wake"}
+
+
+def test_a_run_begins_with_what_its_first_minutes_need(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Some 20 requests/s of 0.11 replica-seconds at the least; a tenth of it, and none."""
+    spec = TraceSpec(shape=Shape.CONSTANT, duration_s=900.0, rate_per_s=20.0)
+    trace = tmp_path / "busy.csv"
+    write_trace(trace, generate(spec, seed=5))
+
+    def first(*options: str) -> int:
+        arguments = (str(trace), "--out", str(tmp_path / "run"), "--until-s", "60", *options)
+        assert run(*arguments)[0] == 0
+        return int(_summary(tmp_path / "run")["first_hour"]["replicas"])
+
+    needed = first()
+    assert 3 <= needed <= 8
+    assert first("--load-factor", "3") == pytest.approx(3 * needed, abs=3)
+    assert first("--load-factor", "0.1") == 1
+    assert first("--max-replicas", "2") == first("--gpus-total", "8") == 2
+    assert first("--min-replicas", "9") == 9
+    assert first("--initial-replicas", "1") == 1
+
+
+def test_a_cold_start_is_named_with_the_option(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    spec = TraceSpec(shape=Shape.CONSTANT, duration_s=7200.0, rate_per_s=12.0)
+    trace = tmp_path / "busy.csv"
+    write_trace(trace, generate(spec, seed=5))
+    arguments = (str(trace), "--start-up-s", "600", "--out")
+    status, printed, _ = run(*arguments, str(tmp_path / "cold"), "--initial-replicas", "1")
+    assert status == 0
+    (line,) = [line for line in printed.splitlines() if "--initial-replicas" in line]
+    assert line.startswith("The first hour had ")
+    assert "the run began with 1 of up to " in line
+    cold = _summary(tmp_path / "cold")
+    assert cold["first_hour"]["slo_attainment_ratio"] < 0.9
+    assert 0.4 < cold["first_hour"]["requests"] / cold["requests"] < 0.6
+    _, printed, _ = run(*arguments, str(tmp_path / "warm"))
+    assert "--initial-replicas" not in printed
+    assert _summary(tmp_path / "warm")["slo_attainment_ratio"] > 0.97
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "said"),
+    [
+        ("200000,10", (), "All 3 requests are longer than llama-3.1-70b-h100-tp4 takes, "),
+        ("200,10", ("--slo-ttft-s", "0.01"), "None of 3 requests can meet the objectives on "),
+    ],
+)
+def test_what_no_count_can_serve_is_said(  # type: ignore[no-untyped-def]
+    run, tmp_path: Path, rows: str, options: tuple[str, ...], said: str
+) -> None:
+    trace = tmp_path / "odd.csv"
+    lines = [f"{at},{rows}" for at in range(3)]
+    trace.write_text("\n".join(["arrival_s,prompt_tokens,output_tokens", *lines, ""]))
+    status, printed, _ = run(str(trace), "--out", str(tmp_path / "run"), "--oracle", *options)
+    assert status == 0
+    assert said in printed
+    summary = _summary(tmp_path / "run")
+    assert summary["slo_attainable_ratio"] == 0.0
+    assert summary["oracle_gpu_hours"] is None
+    assert summary["oracle_note"] == "not searched: no request can meet the objectives"
+    if not options:
+        assert summary["too_long"] == summary["rejected"] == 3
+        assert f"{summary['request_tokens_max']:,} tokens" in printed
+
+
+def test_what_was_left_out_is_not_advertised(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    trace = tmp_path / "small.csv"
+    trace.write_text("arrival_s,prompt_tokens,output_tokens\n1,100,20\n")
+    _, printed, _ = run(str(trace), "--out", str(tmp_path / "run"))  # with --no-oracle
+    assert "oracle left out (--no-oracle)" in printed
+    assert "simulated in " in printed
+
+
 def test_bad_rows_are_named_or_counted(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     trace = tmp_path / "bad.csv"
     rows = [f"{at}.5,100,20" for at in range(30)]
@@ -299,6 +392,9 @@ def test_bad_rows_are_named_or_counted(run, tmp_path: Path) -> None:  # type: ig
         (("--attainment", "2"), ("sloAttainmentTarget", "'2'", "[0.5, 0.9999]")),
         (("--policy", "nobody"), ("--policy = nobody", "predictive", "keda-queue", "fixed:N")),
         (("--policy", "fixed:0"), ("policy = fixed:0", "[1, 10000]")),
+        (("--policy", "fixed:x"), ("policy = fixed:x", "whole number in [1, 10000]")),
+        (("--policy", "fixed:9", "--max-replicas", "8"), ("fixed:9", "[1, 8]", "--max-replicas")),
+        (("--policy", "fixed:1", "--min-replicas", "2"), ("fixed:1", "[2, 32]")),
         (("--knob", "3"), ("--knob is for a peer", "predictive")),
         (
             ("--policy", "keda-queue", "--knob", "nan"),
@@ -324,10 +420,10 @@ def test_bad_rows_are_named_or_counted(run, tmp_path: Path) -> None:  # type: ig
         (("--min-replicas", "9", "--max-replicas", "8"), ("--min-replicas = 9", "[0, 8]")),
         (("--initial-replicas", "40"), ("initial_replicas = 40", "[1, 32]")),
         (("--gpus-total", "3"), ("gpus_total = 3", "at least 4")),
-        (("--load-factor", "0"), ("load_factor = 0.0", "(0, 1000]")),
+        (("--load-factor", "0"), ("--load-factor = 0.0", "(0, 1000]")),
         (("--kubernetes-version", "new"), ("'new'", "1.33")),
         (("--seed", "-1"), ("--seed = -1", "at least 0")),
-        (("--until-s", "-1"), ("until_s = -1.0", "above 0")),
+        (("--until-s", "-1"), ("--until-s = -1.0", "above 0")),
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(  # type: ignore[no-untyped-def]
