@@ -218,9 +218,13 @@ class InfernoLoop:
         self._model = context.model
 
     def run(self, seen: Seen) -> None:
-        """Take the rate, and the lengths of the requests that ended in the last minute; size."""
+        """Take the rate, and the lengths of the requests that ended in the last minute; size.
+
+        Without an answer the operator publishes the current count, as it does for its other models.
+        """
         self.next_at_s += TICK_S
         if seen.unanswered:
+            self.desired = None if self.desired is None else seen.current
             return
         ended, arrived, prompt, output = (
             seen.history.rate(series, window_s=WINDOW_S, now_s=seen.now_s).total

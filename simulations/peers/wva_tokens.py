@@ -162,14 +162,15 @@ class TokenLoop:
         self._limits = limits
 
     def run(self, seen: Seen) -> None:
-        """Analyse the replicas that report, and publish."""
+        """Analyse the replicas that report, and publish; the current count where none does."""
         self.next_at_s += TICK_S
-        if seen.unanswered:
-            return
-        loads = _loads(seen.history, frozenset(seen.view.ready), seen.now_s)
+        ready = frozenset(seen.view.ready)
+        loads = [] if seen.unanswered else _loads(seen.history, ready, seen.now_s)
         if loads:
             supply = self._analyser.supply(loads)
             self.desired = token_count(supply, self._limits, ready=seen.ready, current=seen.current)
+        elif self.desired is not None:
+            self.desired = seen.current
 
 
 def _loads(history: ScrapeHistory, ready: frozenset[int], now_s: float) -> list[ReplicaLoad]:

@@ -1,8 +1,8 @@
 """The whole daemon against a real Prometheus: load up, load gone, Prometheus gone, wrong label.
 
 A tick, a scrape and a poll are one second each here.  What a replica carries follows from the
-prior: 500 prompt tokens * 0.22 ms + 100 output tokens * (0.12 ms + 550 * 20 ns) + 100 * 22 ms / 256
-sequences = 0.132 s of replica time a request.
+prior until something was learned: 500 prompt tokens * 80 us + 100 output tokens * (100 us + 550 *
+50 ns + 20 ms / 256 sequences) = 0.061 s of replica time a request.
 """
 
 import asyncio
@@ -90,7 +90,7 @@ async def test_load_up_gone_prometheus_killed_and_back(stack):
     cluster, prometheus, daemon, client = stack
     cluster.load("chat", requests_per_s=1.0, running=2.0)
     await daemon.start()
-    # Start to first right answer: one replica carries 1 request/s * 0.132 s.
+    # Start to first right answer: one replica carries 1 request/s * 0.061 s.
     assert await until(reader(client, lambda count: count > 0), "a first answer", 20.0) == 1
 
     # What one replica carries is learned: it serves these 60 requests/s at some 0.04 s each, so 2.4
