@@ -12,6 +12,8 @@ class Outcome(TypedDict):
 
     slo_attainment_ratio: float
     gpu_hours: float
+    replica_changes: int
+    reversals: int
 
 
 class Trial(TypedDict):
@@ -22,6 +24,16 @@ class Trial(TypedDict):
     train: Outcome
     held_out: Outcome | None
     on_front: bool  # on the Pareto front of the training part
+    flaps: bool  # changes the count too often to be on it
+
+
+class OnTrace(TypedDict):
+    """The recommended and the shipped settings on one trace's part."""
+
+    trace: str
+    held_out: bool
+    recommended: Outcome
+    shipped: Outcome
 
 
 class Interval(TypedDict):
@@ -55,7 +67,8 @@ class Front(TypedDict):
     """What ``front.json`` holds and this report shows.
 
     GPU-hours are per part: ``train_hours`` and ``held_out_hours`` say how much time each covers, so
-    that both are compared as GPUs in the mean.  ``patches`` are file names and contents.
+    that both are compared as GPUs in the mean.  ``patches`` are file names and contents; ``advice``
+    is one sentence on what to do, ``findings`` are some on what to think of it.
     """
 
     traces: Sequence[str]
@@ -68,14 +81,17 @@ class Front(TypedDict):
     recommended: Recommended | None
     patches: Mapping[str, str]
     seed: int
+    advice: str
+    findings: Sequence[str]
+    by_trace: Sequence[OnTrace]
 
 
 def render(front: Front) -> str:
     """The page; equal fronts give equal bytes."""
     made = dict(front)
     made["kept"] = kept(front)
-    made["lead"], *rest = [*_sentences(front)]
-    made["sentences"] = rest
+    made["lead"] = front["advice"]
+    made["sentences"] = [*_sentences(front), *front["findings"]]
     scripts = ("frame.js", "table.js", "parallel.js", "tune.js")
     title = f"Tuned on {', '.join(front['traces'])}"
     return page(title=title, data=made, kit=XY_CHARTS, scripts=scripts)
@@ -100,7 +116,6 @@ def _sentences(front: Front) -> Iterator[str]:
     target = front["attainment_target_ratio"]
     chosen, recommended = _chosen(front), front["recommended"]
     if chosen is None or recommended is None:
-        yield f"No trial reached {share(target)}: the shipped settings stay."
         return
     train, held_out = chosen["train"], chosen["held_out"]
     if held_out is None:
@@ -166,4 +181,7 @@ def as_front(value: Mapping[str, Any]) -> Front:
         recommended=value["recommended"],
         patches=value["patches"],
         seed=value["seed"],
+        advice=value["advice"],
+        findings=value["findings"],
+        by_trace=value["by_trace"],
     )

@@ -8,15 +8,11 @@ recommended, and how sure that is, comes from there.  ``front.json`` is ``Found.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Protocol
 
 from scaler.errors import ScenarioError
-from simulations.attainable import Objectives, attainable_flags
 from simulations.executor import Executor
-from simulations.report_tune import Front, Interval, Recommended, SearchedSetting, Trial
-from simulations.report_tune import Outcome as Shown
+from simulations.report_tune import Front, OnTrace
 from simulations.run_cache import key_of
 from simulations.scenario import Scenario
 from simulations.tune_choice import (
@@ -28,19 +24,29 @@ from simulations.tune_choice import (
     leading,
     with_held_out,
 )
+from simulations.tune_flapping import Calm, calm
+from simulations.tune_found import (
+    ByTrace,
+    Found,
+    generalised,
+    on_traces,
+    recommended,
+    setting,
+    trial,
+)
+from simulations.tune_load import loaded, searched_per_s
 from simulations.tune_parts import (
-    LEVEL_RATIO,
     Outcome,
     Role,
-    Split,
     Sure,
     bootstrap,
     split,
     units,
 )
-from simulations.tune_run import TrialJob, TrialResult, play
-from simulations.tune_search import BATCH, Asked, Study, Tried
-from simulations.tune_space import Dimension, Values, applied, changed, defaults, space
+from simulations.tune_run import Rivals, TrialJob, TrialResult, play
+from simulations.tune_search import BATCH, Asked, Study, Tried, outcome, plain
+from simulations.tune_space import Values, applied, changed, defaults, space
+from simulations.tune_words import advice, findings
 
 TRIALS_MAX = 100_000
 LEADING = 6  # trials that mutations start from
@@ -78,47 +84,6 @@ class Watcher(Protocol):
         """So many trials are to be played on the held-out part."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What a search came to.
-
-    ``changes`` are the recommended settings that differ from those it began with.  The attainment
-    asked for is a share of ``attainable_ratio``.
-    """
-
-    front: Front
-    choice: Choice
-    changes: Mapping[str, float]
-    splits: tuple[Split, ...]
-    sure: Sure | None
-    attainable_ratio: float
-    given_up: int
-
-    def as_json(self, patches: Mapping[str, str]) -> dict[str, Any]:
-        """front.json: the report's own input and what stands behind the recommendation.
-
-        ``verdict`` and ``refused`` say what the held-out part had to say; ``confidence`` holds the
-        bootstrap: intervals of the recommended trial, of its attainment less that of the shipped
-        settings, the share of draws in which it was not dearer, and how many days or hours were
-        drawn from; ``split`` lists the seconds of each trace that were searched and held out;
-        ``given_up`` counts trials that ended at the screening and are not among ``trials``.
-        """
-        return {
-            **self.front,
-            "patches": dict(patches),
-            "attainable_ratio": self.attainable_ratio,
-            "verdict": self.choice.verdict.name.lower(),
-            "verdict_text": self.choice.verdict.value,
-            "refused": [
-                {"trial": one.number, "reason": one.reason.value} for one in self.choice.refused
-            ],
-            "confidence": None if self.sure is None else _sure(self.sure),
-            "changes": dict(self.changes),
-            "split": [_split(part) for part in self.splits],
-            "given_up": self.given_up,
-        }
-
-
 def tune(plan: Plan, executor: Executor, watcher: Watcher) -> Found:
     """Search until ``plan.trials`` have been tried, those kept in the storage included.
 
@@ -126,7 +91,11 @@ def tune(plan: Plan, executor: Executor, watcher: Watcher) -> Found:
         ScalerError: Optuna is missing, or the storage cannot be used.
         ScenarioError: a trace cannot be divided, or the storage belongs to another search.
     """
-    return _Search(plan, executor, watcher).found()
+    search = _Search(plan, executor, watcher)
+    try:
+        return search.found()
+    finally:
+        search.close()
 
 
 class _Search:
@@ -139,12 +108,13 @@ class _Search:
         self._scenarios = tuple(plan.scenarios.values())
         self._base = self._scenarios[0].policy.config
         self._dimensions = space(self._base)
-        loads = [_loaded(scenario) for scenario in self._scenarios]
+        loads = [loaded(scenario) for scenario in self._scenarios]
         self._splits = split(
             {name: load.duration_s for name, load in zip(plan.scenarios, loads, strict=True)}
         )
         self._attainable = sum(load.good for load in loads) / sum(load.requests for load in loads)
         self._target = plan.attainment_share * self._attainable
+        self._steady_per_s = searched_per_s(self._scenarios[0], self._splits[0])
         self._ran = 0
         problem = key_of(
             play,
@@ -152,70 +122,175 @@ class _Search:
         )
         self._study = Study(self._dimensions, file=plan.storage, problem=problem, seed=plan.seed)
 
+    def close(self) -> None:
+        """Let others use the storage."""
+        self._study.close()
+
     def found(self) -> Found:
         """The whole search."""
         while len(self._study.tried) < self._plan.trials:
-            self._batch(self._study.tried)
+            self._batch()
         tried = self._study.tried
         candidates = _candidates(tried)
         confirmed, rows = self._confirmed(candidates)
         shipped = confirmed[SHIPPED_TRIAL]
         members = [confirmed[one.number] for one in front(candidates)]
-        choice = choose(members, shipped, target_ratio=self._target)
-        sure = None if choice.chosen is None else self._sure(rows, choice.chosen.number)
-        changes = {} if choice.chosen is None else changed(self._dimensions, choice.chosen.values)
+        choice = choose(
+            members,
+            shipped,
+            target_ratio=self._target,
+            calm=self._calm(tried, rows[SHIPPED_TRIAL].total(self._splits, Role.HELD_OUT)),
+        )
+        return self._summed_up(tried, candidates, confirmed, rows, choice)
+
+    def _summed_up(
+        self,
+        tried: Sequence[Tried],
+        candidates: Sequence[Candidate],
+        confirmed: Mapping[int, Candidate],
+        rows: Mapping[int, TrialResult],
+        choice: Choice,
+    ) -> Found:
+        """What is said of a search whose front was tried on the held-out part."""
+        chosen, shipped = choice.chosen, confirmed[SHIPPED_TRIAL]
+        members = [confirmed[one.number] for one in front(candidates)]
+        sure = None if chosen is None else self._sure(rows, chosen.number)
+        both = generalised(members, shipped)
+        traces = [] if chosen is None else self._on_traces(rows, chosen.number)
+        flapped = sum(one.exceeded > 0.0 for one in candidates)
+        said = advice(
+            choice,
+            members,
+            shipped,
+            target_ratio=self._target,
+            attainable_ratio=self._attainable,
+        )
+        found = self._front(candidates, confirmed)
+        found["recommended"] = recommended(choice, sure)
+        found["advice"] = said
+        found["findings"] = [
+            *findings(sure, both, splits=self._splits, flapped=flapped, traces=traces)
+        ]
+        found["by_trace"] = traces
         return Found(
-            front=self._front(candidates, confirmed, choice, sure),
+            front=found,
             choice=choice,
-            changes=changes,
+            changes={} if chosen is None else changed(self._dimensions, chosen.values),
             splits=self._splits,
             sure=sure,
+            generalised=both,
             attainable_ratio=self._attainable,
             given_up=sum(one.train is None for one in tried),
+            flapped=flapped,
         )
 
-    def _batch(self, tried: Sequence[Tried]) -> None:
+    def _front(self, candidates: Sequence[Candidate], confirmed: Mapping[int, Candidate]) -> Front:
+        """The trials; what is made of them comes later."""
+        on_front = {one.number for one in front(candidates)}
+        trials = [
+            trial(confirmed.get(one.number, one), on_front=one.number in on_front)
+            for one in candidates
+        ]
+        moved = importance(self._dimensions, candidates)
+        return Front(
+            traces=list(self._plan.scenarios),
+            attainment_target_ratio=self._target,
+            train_hours=sum(part.seconds(Role.TRAIN) for part in self._splits) / 3600.0,
+            held_out_hours=sum(part.seconds(Role.HELD_OUT) for part in self._splits) / 3600.0,
+            settings=[setting(item, moved[item.path]) for item in self._dimensions],
+            defaults=next(one for one in trials if one["number"] == SHIPPED_TRIAL),
+            trials=trials,
+            recommended=None,
+            patches={},
+            seed=self._plan.seed,
+            advice="",
+            findings=[],
+            by_trace=[],
+        )
+
+    def _batch(self) -> None:
         """Ask, run, tell."""
-        asked = self._study.unfinished() or self._ask(tried)
-        first = asked[0].number - asked[0].number % self._plan.batch
+        tried = self._study.tried
+        asked = self._asked(tried)
+        begin = _begin(asked[0].number, self._plan.batch)
         # Of earlier batches alone: what is given up must not depend on where a search was stopped.
-        rivals = self._rivals([one for one in tried if one.number < first])
+        rivals = self._rivals([one for one in tried if one.number < begin])
         jobs = [self._job(f"trial {a.number}", a.values, Role.TRAIN, rivals) for a in asked]
 
         def ended(place: int, result: TrialResult) -> None:
-            train = None if result.given_up else result.total(self._splits, Role.TRAIN)
-            self._study.tell(asked[place], train=train, screening=result.screening)
+            self._study.tell(self._told(asked[place], result, rivals.calm))
             self._ran += 1
             known = self._study.tried
             self._watcher.tried(known, front(_candidates(known)), ran=self._ran)
 
         self._executor.map(play, jobs, ended=ended)
 
-    def _ask(self, tried: Sequence[Tried]) -> list[Asked]:
-        batch, done = self._plan.batch, len(tried)
-        count = min(batch - done % batch, self._plan.trials - done)
+    def _told(self, asked: Asked, result: TrialResult, allowed: Calm | None) -> Tried:
+        train = None if result.given_up else result.total(self._splits, Role.TRAIN)
+        exceeded = 0.0
+        if train is not None and allowed is not None:
+            exceeded = allowed.exceeded(train, result.steady)
+        return Tried(
+            number=asked.number,
+            values=asked.values,
+            train=train,
+            screening=result.screening,
+            steady=result.steady,
+            exceeded=exceeded,
+            by_trace=() if train is None else result.by_trace(self._splits, Role.TRAIN),
+        )
+
+    def _asked(self, tried: Sequence[Tried]) -> list[Asked]:
+        """The batch to run: what is left of one that was stopped, or the next one.
+
+        One of which nothing was told may not have been asked for to its end, when it was stopped.
+        """
+        asked = self._study.unfinished()
+        begin = _begin(asked[0].number if asked else len(tried), self._plan.batch)
+        if asked and tried and tried[-1].number >= begin:
+            return asked
+        end = min(_end(begin, self._plan.batch), self._plan.trials)
         near = leading(_candidates(tried), target_ratio=self._target, count=LEADING)
-        return self._study.ask(count, leading=[one.values for one in near])
+        missing = max(end - len(tried) - len(asked), 0)
+        return asked + self._study.ask(missing, leading=[one.values for one in near])
 
-    def _rivals(self, tried: Sequence[Tried]) -> tuple[Outcome, ...]:
-        """Screenings of the shipped settings, if they were tried, and of the front."""
-        screened = {one.number: one.screening for one in tried if one.train is not None}
-        if screened.get(SHIPPED_TRIAL) is None:
-            return ()
-        numbers = [SHIPPED_TRIAL, *(one.number for one in front(_candidates(tried)))]
-        return tuple(seen for number in numbers if (seen := screened[number]) is not None)
+    def _rivals(self, tried: Sequence[Tried]) -> Rivals:
+        """The shipped settings and the front; nobody before the shipped settings were tried."""
+        by_number = {one.number: one for one in tried}
+        if SHIPPED_TRIAL not in by_number:
+            return Rivals()
+        leads = front(_candidates(tried))
+        numbers = [SHIPPED_TRIAL, *(one.number for one in leads)]
+        screened = [by_number[number].screening for number in numbers]
+        return Rivals(
+            screened=tuple(seen for seen in screened if seen is not None),
+            all_screened=tuple(one.screening for one in tried if one.screening is not None),
+            front=tuple(one.train for one in leads),
+            calm=self._calm(tried, None),
+        )
 
-    def _job(
-        self, name: str, values: Values, role: Role, rivals: tuple[Outcome, ...] = ()
-    ) -> TrialJob:
+    def _calm(self, tried: Sequence[Tried], held_out: Outcome | None) -> Calm:
+        """How often the count may change on the searched part, or on the held-out one."""
+        shipped = tried[SHIPPED_TRIAL]
+        assert shipped.train is not None, "the shipped settings are never given up"
+        assert shipped.steady is not None, "the shipped settings meet the slow load first"
+        role = Role.TRAIN if held_out is None else Role.HELD_OUT
+        return calm(
+            shipped.train if held_out is None else held_out,
+            shipped.steady,
+            seconds=sum(part.seconds(role) for part in self._splits),
+        )
+
+    def _job(self, name: str, values: Values, role: Role, rivals: Rivals | None = None) -> TrialJob:
         return TrialJob(
             name=name,
             scenarios=self._scenarios,
             splits=self._splits,
             role=role,
             config=applied(self._base, values),
-            rivals=rivals,
+            rivals=rivals or Rivals(),
             target_ratio=self._target,
+            steady_per_s=self._steady_per_s if role is Role.TRAIN else 0.0,
         )
 
     def _confirmed(
@@ -236,8 +311,9 @@ class _Search:
         def ended(place: int, result: TrialResult) -> None:
             number = missing[place].number
             rows[number] = result
-            plain = [[[o.requests, o.good, o.gpu_hours] for o in part] for part in result.rows]
-            self._study.keep(f"held out {number}", plain)
+            self._study.keep(
+                f"held out {number}", [[plain(one) for one in part] for part in result.rows]
+            )
 
         self._executor.map(play, jobs, ended=ended)
         confirmed = {
@@ -247,13 +323,12 @@ class _Search:
         return confirmed, rows
 
     def _kept(self, number: int) -> TrialResult | None:
-        plain = self._study.kept(f"held out {number}")
-        if plain is None:
+        said = self._study.kept(f"held out {number}")
+        if said is None:
             return None
         return TrialResult(
             rows=tuple(
-                tuple(Outcome(requests=r, good=g, gpu_hours=h) for r, g, h in part)
-                for part in plain
+                tuple(seen for one in part if (seen := outcome(one)) is not None) for part in said
             )
         )
 
@@ -263,116 +338,34 @@ class _Search:
         )
         return bootstrap(own, shipped, seed=self._plan.seed)
 
-    def _front(
-        self,
-        candidates: Sequence[Candidate],
-        confirmed: Mapping[int, Candidate],
-        choice: Choice,
-        sure: Sure | None,
-    ) -> Front:
-        on_front = {one.number for one in front(candidates)}
-        trials = [
-            _trial(confirmed.get(one.number, one), on_front=one.number in on_front)
-            for one in candidates
-        ]
-        moved = importance(self._dimensions, candidates)
-        return Front(
-            traces=list(self._plan.scenarios),
-            attainment_target_ratio=self._target,
-            train_hours=sum(part.seconds(Role.TRAIN) for part in self._splits) / 3600.0,
-            held_out_hours=sum(part.seconds(Role.HELD_OUT) for part in self._splits) / 3600.0,
-            settings=[_setting(item, moved[item.path]) for item in self._dimensions],
-            defaults=next(one for one in trials if one["number"] == SHIPPED_TRIAL),
-            trials=trials,
-            recommended=_recommended(choice, sure),
-            patches={},
-            seed=self._plan.seed,
+    def _on_traces(self, rows: Mapping[int, TrialResult], number: int) -> list[OnTrace]:
+        tried = self._study.tried
+        chosen, shipped = (
+            ByTrace(
+                train=tried[one].by_trace,
+                held_out=rows[one].by_trace(self._splits, Role.HELD_OUT),
+            )
+            for one in (number, SHIPPED_TRIAL)
         )
+        return on_traces(self._splits, chosen, shipped)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Loaded:
-    """A trace as far as it is played; superposing changes none of the shares."""
+def _begin(number: int, batch: int) -> int:
+    """The first trial of the batch that a trial is in; the shipped settings are one of their own.
 
-    duration_s: float
-    requests: int
-    good: int
+    Whatever follows is measured by them.
+    """
+    return min(number, 1) if number < batch else number - number % batch
 
 
-def _loaded(scenario: Scenario) -> _Loaded:
-    slo = scenario.policy.config.slo
-    objectives = Objectives(ttft_s=slo.ttft_s, tpot_s=slo.tpot_s)
-    until_s = np.inf if scenario.until_s is None else scenario.until_s
-    last_s, requests, good = 0.0, 0, 0
-    for chunk in scenario.requests:
-        played = chunk.pick(chunk.arrival_s < until_s)
-        if len(played):
-            last_s = float(played.arrival_s[-1])
-        requests += len(played)
-        good += int(np.count_nonzero(attainable_flags(played, scenario.model, objectives)))
-    if not requests:
-        raise ScenarioError("a trace has no request in the time that is played")
-    return _Loaded(duration_s=last_s, requests=requests, good=good)
+def _end(begin: int, batch: int) -> int:
+    """The first trial of the next batch."""
+    return max(1 if begin == 0 else batch * (begin // batch + 1), begin + 1)
 
 
 def _candidates(tried: Sequence[Tried]) -> list[Candidate]:
     return [
-        Candidate(number=one.number, values=one.values, train=one.train)
+        Candidate(number=one.number, values=one.values, train=one.train, exceeded=one.exceeded)
         for one in tried
         if one.train is not None
     ]
-
-
-def _trial(one: Candidate, *, on_front: bool) -> Trial:
-    return Trial(
-        number=one.number,
-        settings=dict(one.values),
-        train=_shown(one.train),
-        held_out=None if one.held_out is None else _shown(one.held_out),
-        on_front=on_front,
-    )
-
-
-def _shown(outcome: Outcome) -> Shown:
-    return Shown(slo_attainment_ratio=outcome.attained_ratio, gpu_hours=outcome.gpu_hours)
-
-
-def _setting(item: Dimension, share: float | None) -> SearchedSetting:
-    return SearchedSetting(
-        name=item.path,
-        low=item.low,
-        high=item.high,
-        default=item.default,
-        why=item.why,
-        importance_ratio=share,
-    )
-
-
-def _recommended(choice: Choice, sure: Sure | None) -> Recommended | None:
-    if choice.chosen is None or sure is None:
-        return None
-    return Recommended(
-        trial=choice.chosen.number,
-        slo_attainment_ratio=Interval(low=sure.attained_low, high=sure.attained_high),
-        gpu_hours=Interval(low=sure.gpu_hours_low, high=sure.gpu_hours_high),
-        level_ratio=LEVEL_RATIO,
-    )
-
-
-def _sure(sure: Sure) -> dict[str, Any]:
-    return {
-        "level_ratio": LEVEL_RATIO,
-        "slo_attainment_ratio": {"low": sure.attained_low, "high": sure.attained_high},
-        "gpu_hours": {"low": sure.gpu_hours_low, "high": sure.gpu_hours_high},
-        "slo_attainment_more": {"low": sure.attained_more_low, "high": sure.attained_more_high},
-        "not_dearer_ratio": sure.not_dearer_ratio,
-        "drawn_from": sure.drawn,
-    }
-
-
-def _split(part: Split) -> dict[str, Any]:
-    return {
-        "trace": part.trace,
-        "train_s": part.seconds(Role.TRAIN),
-        "held_out_s": part.seconds(Role.HELD_OUT),
-    }

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simulations.frontier import REACHED_FROM
+from simulations.tune_flapping import Calm
 from simulations.tune_parts import Outcome
 from simulations.tune_space import Dimension, Values
 
@@ -23,12 +24,16 @@ SURE_SIGMAS = 1.96  # of a rank correlation that is there by chance
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A trial with what it came to; ``held_out`` None where it was not tried."""
+    """A trial with what it came to; ``held_out`` None where it was not tried.
+
+    ``exceeded`` says by what share it changes the count too often, 0 and less where it does not.
+    """
 
     number: int
     values: Values
     train: Outcome
     held_out: Outcome | None = None
+    exceeded: float = 0.0
 
 
 class Refusal(StrEnum):
@@ -36,6 +41,7 @@ class Refusal(StrEnum):
 
     MISSED = "missed the attainment on the held-out part"
     DEARER = "took more GPU-hours than the shipped settings on the held-out part"
+    FLAPS = "changed the count too often on the held-out part"
     WORSE = "attained less than the shipped settings on the held-out part"
 
 
@@ -66,18 +72,28 @@ class Choice:
 
 
 def front(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Those that no other beats where they were searched, by GPU-hours ascending."""
+    """Those that no other beats where they were searched, by GPU-hours ascending.
+
+    What changes the count too often is none of them, and beats nobody.
+    """
     best: list[Candidate] = []
-    for one in sorted(
-        candidates, key=lambda c: (c.train.gpu_hours, -c.train.attained_ratio, c.number)
-    ):
+    calm = [one for one in candidates if one.exceeded <= 0.0]
+    for one in sorted(calm, key=lambda c: (c.train.gpu_hours, -c.train.attained_ratio, c.number)):
         if not best or one.train.attained_ratio > best[-1].train.attained_ratio:
             best.append(one)
     return tuple(best)
 
 
-def choose(candidates: Sequence[Candidate], shipped: Candidate, *, target_ratio: float) -> Choice:
+def choose(
+    candidates: Sequence[Candidate],
+    shipped: Candidate,
+    *,
+    target_ratio: float,
+    calm: Calm | None = None,
+) -> Choice:
     """The recommendation among ``candidates``, the front, each tried on the held-out part.
+
+    ``calm`` is how often the count may change there; None: as often as it may be.
 
     Where none reaches the target on the searched part, those count that are at least as good there
     as the shipped settings in attainment and in GPU-hours.
@@ -97,6 +113,8 @@ def choose(candidates: Sequence[Candidate], shipped: Candidate, *, target_ratio:
             break  # whatever is left is dearer where it was searched
         assert one.held_out is not None, "every member of the front is tried on both parts"
         reason = refusal(one.held_out, shipped.held_out, target_ratio=target_ratio)
+        if reason is None and calm is not None and calm.exceeded(one.held_out) > 0.0:
+            reason = Refusal.FLAPS
         if reason is None:
             if refused and verdict is Verdict.CONFIRMED:
                 verdict = Verdict.AFTER_REFUSALS
@@ -148,19 +166,19 @@ def importance(
     """
     if len(candidates) < 3:
         return {item.path: None for item in dimensions}
-    attained = _ranks([c.train.attained_ratio for c in candidates])
-    hours = _ranks([c.train.gpu_hours for c in candidates])
+    attained = ranks([c.train.attained_ratio for c in candidates])
+    hours = ranks([c.train.gpu_hours for c in candidates])
     limit = SURE_SIGMAS / np.sqrt(len(candidates) - 1)
     moved: dict[str, float] = {}
     for item in dimensions:
-        ranks = _ranks([c.values[item.path] for c in candidates])
-        both = [abs(_correlation(ranks, other)) for other in (attained, hours)]
+        own = ranks([c.values[item.path] for c in candidates])
+        both = [abs(correlation(own, other)) for other in (attained, hours)]
         moved[item.path] = sum(rho * rho for rho in both if rho > limit)
     whole = sum(moved.values())
     return {path: (share / whole if whole > 0.0 else None) for path, share in moved.items()}
 
 
-def _ranks(values: Sequence[float]) -> npt.NDArray[np.float64]:
+def ranks(values: Sequence[float]) -> npt.NDArray[np.float64]:
     """Ranks; equal values share the mean of theirs."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     means = np.cumsum(counts) - 0.5 * (counts + 1)
@@ -168,7 +186,7 @@ def _ranks(values: Sequence[float]) -> npt.NDArray[np.float64]:
     return ranks
 
 
-def _correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
+def correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
     """Pearson's; 0 where one of them does not vary."""
     a, b = one - one.mean(), other - other.mean()
     spread = float(np.sqrt((a @ a) * (b @ b)))

@@ -22,6 +22,7 @@ BLOCKS_MIN = 12  # of a trace
 DAY_S = 86400.0
 DAYS_FROM = 1.9  # a trace of 48 h whose last request comes a little earlier has two days
 DAYS_SURE = 4  # from so many held-out days on, days are drawn anew and not blocks
+TOGETHER = 4  # blocks drawn together: hours next to each other are alike
 SCREEN_SHARE = 1.0 / 3.0
 RESAMPLES = 2000
 LEVEL_RATIO = 0.9
@@ -39,11 +40,13 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a policy came to on a part."""
+    """What a policy came to on a part; changes and reversals are of spec.replicas."""
 
     requests: int = 0
     good: int = 0
     gpu_hours: float = 0.0
+    changes: int = 0
+    reversals: int = 0
 
     @property
     def attained_ratio(self) -> float:
@@ -56,6 +59,8 @@ class Outcome:
             requests=self.requests + other.requests,
             good=self.good + other.good,
             gpu_hours=self.gpu_hours + other.gpu_hours,
+            changes=self.changes + other.changes,
+            reversals=self.reversals + other.reversals,
         )
 
 
@@ -126,7 +131,19 @@ def total(outcomes: Sequence[Outcome]) -> Outcome:
     return sum(outcomes, Outcome())
 
 
-def units(splits: Sequence[Split], rows: Sequence[Sequence[Outcome]], role: Role) -> list[Outcome]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Units:
+    """What the bootstrap draws anew: whole days where there are enough of them, else blocks.
+
+    ``days`` are the days that have a part in it, also where blocks are drawn.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    days: int
+    whole_days: bool
+
+
+def units(splits: Sequence[Split], rows: Sequence[Sequence[Outcome]], role: Role) -> Units:
     """What is drawn anew by the bootstrap: days where there are four, else blocks."""
     days: list[Outcome] = []
     blocks: list[Outcome] = []
@@ -136,14 +153,16 @@ def units(splits: Sequence[Split], rows: Sequence[Sequence[Outcome]], role: Role
             blocks.append(outcomes[place])
             by_day.setdefault(int(place * part.block_s // DAY_S), []).append(outcomes[place])
         days += [total(inside) for inside in by_day.values()]
-    return days if len(days) >= DAYS_SURE else blocks
+    enough = len(days) >= DAYS_SURE
+    return Units(outcomes=tuple(days if enough else blocks), days=len(days), whole_days=enough)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sure:
     """Bootstrap intervals of one policy on a part, and against another on the same draws.
 
-    ``not_dearer_ratio`` is the share of the draws in which it took no more GPU-hours.
+    ``not_dearer_ratio`` is the share of the draws in which it took no more GPU-hours.  ``drawn``
+    counts what was drawn from, days if ``whole_days``, else hours of ``days``.
     """
 
     attained_low: float
@@ -154,16 +173,22 @@ class Sure:
     attained_more_high: float
     not_dearer_ratio: float
     drawn: int
+    days: int
+    whole_days: bool
 
 
-def bootstrap(own: Sequence[Outcome], other: Sequence[Outcome], *, seed: int) -> Sure:
+def bootstrap(own: Units, other: Units, *, seed: int) -> Sure:
     """How far the outcome would differ on other days like these (percentiles of resampled sums).
 
     ``own`` and ``other`` are the units of two policies on the same part, in the same order.  Hours
-    next to each other are alike: intervals from hours are narrower than those from days would be.
+    next to each other are alike and are drawn four at a time, going round at the end (circular
+    blocks, Politis and Romano 1992); even so they know nothing of other days.
     """
-    draws = generator(seed, "bootstrap").integers(len(own), size=(RESAMPLES, len(own)))
-    mine, theirs = _sums(own, draws), _sums(other, draws)
+    count = len(own.outcomes)
+    together = 1 if own.whole_days else min(TOGETHER, count)
+    begins = generator(seed, "bootstrap").integers(count, size=(RESAMPLES, -(-count // together)))
+    draws = (begins[:, :, None] + np.arange(together)).reshape(RESAMPLES, -1)[:, :count] % count
+    mine, theirs = _sums(own.outcomes, draws), _sums(other.outcomes, draws)
     attained, hours = _interval(mine.attained), _interval(mine.hours)
     more = _interval(mine.attained - theirs.attained)
     return Sure(
@@ -174,7 +199,9 @@ def bootstrap(own: Sequence[Outcome], other: Sequence[Outcome], *, seed: int) ->
         attained_more_low=more.low,
         attained_more_high=more.high,
         not_dearer_ratio=float(np.mean(mine.hours <= theirs.hours)),
-        drawn=len(own),
+        drawn=count,
+        days=own.days,
+        whole_days=own.whole_days,
     )
 
 

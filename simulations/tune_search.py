@@ -8,6 +8,7 @@ the tree-structured Parzen estimator (Bergstra et al. 2011; for several objectiv
 """
 
 import contextlib
+import dataclasses
 import importlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,23 +20,33 @@ from scaler.errors import ScalerError, ScenarioError
 from simulations.streams import generator, word
 from simulations.tune_parts import Outcome
 from simulations.tune_space import Dimension, Values, defaults, mutated
+from simulations.tune_storage import Turn, storage
 
 BATCH = 8
 STUDY = "tune"
-SQLITE = (".db", ".sqlite", ".sqlite3")
 PROBLEM = "problem"  # the key under which a study keeps what it searches
+CONSTRAINT = "flapping"
 TRIAL = "trial "  # and its number: the key of what a trial came to
+NUMBER = "number"  # the key under which Optuna's trial keeps ours
 STARTUP_TRIALS = 16  # before the estimator has something to go by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """One trial that was told of; ``train`` is None where it was given up at the screening."""
+    """One trial that was told of; ``train`` is None where it was given up at the screening.
+
+    ``steady`` is what it came to under a slow load, None where it was not tried; ``exceeded`` by
+    what share it changes the count too often, 0 and less where it does not.  ``by_trace`` is the
+    part of ``train`` on each trace.
+    """
 
     number: int
     values: Values
     train: Outcome | None
     screening: Outcome | None
+    steady: Outcome | None = None
+    exceeded: float = 0.0
+    by_trace: tuple[Outcome, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,21 +73,49 @@ class Study:
         self._dimensions = dimensions
         self._seed = seed
         with _readable(file, self._optuna), _quiet(self._optuna):
-            self._study = self._optuna.create_study(
-                storage=_storage(self._optuna, file),
-                study_name=STUDY,
-                directions=["maximize", "minimize"],  # attainment, GPU-hours
-                load_if_exists=True,
+            self._turn = Turn(file)
+            try:
+                self._open(file, problem)
+            except BaseException:
+                self.close()
+                raise
+
+    def _open(self, file: Path, problem: str) -> None:
+        self._storage = storage(self._optuna, file)
+        self._study = self._optuna.create_study(
+            storage=self._storage,
+            study_name=STUDY,
+            directions=["maximize", "minimize"],  # attainment, GPU-hours
+            load_if_exists=True,
+        )
+        known = self._study.user_attrs.get(PROBLEM)
+        if known is None:
+            if len(self._study.directions) != 2 or self._study.get_trials(deepcopy=False):
+                raise ValueError("a study of Optuna that another program made")
+            self._study.set_user_attr(PROBLEM, problem)
+        elif known != problem:
+            raise ScenarioError(
+                f"--storage {file} holds the search of something else (other traces, options,"
+                " settings, or another version): give another file"
             )
-            known = self._study.user_attrs.get(PROBLEM)
-            if known is None:
-                self._study.set_user_attr(PROBLEM, problem)
-            elif known != problem:
-                raise ScenarioError(
-                    f"--storage {file} holds the search of something else (other traces, options,"
-                    " settings, or another version): give another file"
-                )
-            self._tried = self._told()
+        self._forget_cut_short()
+        self._theirs = {
+            trial.user_attrs[NUMBER]: trial.number
+            for trial in self._study.get_trials(deepcopy=False)
+            if NUMBER in trial.user_attrs
+        }
+        self._tried = self._told()
+
+    def _forget_cut_short(self) -> None:
+        """Give up what was being asked for when a process was killed; it is asked for anew."""
+        states = self._optuna.trial.TrialState
+        for trial in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+            if NUMBER not in trial.user_attrs:
+                self._study.tell(trial.number, state=states.FAIL)
+
+    def close(self) -> None:
+        """Let others use the file."""
+        self._turn.end()
 
     @property
     def tried(self) -> tuple[Tried, ...]:
@@ -87,27 +126,33 @@ class Study:
         """What was asked for when a search was stopped, to be run before anything else is."""
         running = self._optuna.trial.TrialState.RUNNING
         return [
-            Asked(number=trial.number, values=self._tidied(trial.params))
+            Asked(number=trial.user_attrs[NUMBER], values=self._tidied(trial.params))
             for trial in self._study.get_trials(deepcopy=False, states=(running,))
         ]
 
     def ask(self, count: int, *, leading: Sequence[Values]) -> list[Asked]:
-        """The next trials, ``leading`` the settings worth moving a little; the defaults first."""
-        first = len(self._study.trials)
-        tpe = self._optuna.samplers.TPESampler
+        """The next trials, ``leading`` the settings worth moving a little; the defaults first.
+
+        Each depends on those told of, those asked for and its number alone: a batch of which a
+        part was asked for goes on the same.
+        """
+        first = len(self._theirs)
         with _quiet(self._optuna):
-            self._study.sampler = tpe(
-                seed=word(self._seed, f"trial {first}") % 2**32,
-                n_startup_trials=STARTUP_TRIALS,
-                constant_liar=True,  # the batch is not to try one place eight times
-            )
             return [self._one(first + place, leading) for place in range(count)]
 
     def _one(self, number: int, leading: Sequence[Values]) -> Asked:
+        samplers = self._optuna.samplers
+        sampler = samplers.TPESampler(
+            seed=word(self._seed, f"trial {number}") % 2**32,
+            n_startup_trials=STARTUP_TRIALS,
+            constant_liar=True,  # the batch is not to try one place eight times
+        )
         if (begun := self._begun(number, leading)) is not None:
-            self._study.enqueue_trial(begun)
+            sampler = samplers.PartialFixedSampler(begun, sampler)
+        self._study.sampler = sampler
         trial = self._study.ask(self._distributions())
-        assert trial.number == number, "one process has the study"
+        trial.set_user_attr(NUMBER, number)  # at last: what lacks it was cut short
+        self._theirs[number] = trial.number
         return Asked(number=number, values=self._tidied(trial.params))
 
     def _tidied(self, params: Values) -> dict[str, float]:
@@ -123,18 +168,24 @@ class Study:
         parents = leading or (defaults(self._dimensions),)
         return mutated(self._dimensions, parents[int(draws.integers(len(parents)))], draws)
 
-    def tell(self, asked: Asked, *, train: Outcome | None, screening: Outcome | None) -> None:
+    def tell(self, tried: Tried) -> None:
         """What a trial came to."""
-        said = {"values": dict(asked.values), "train": _plain(train), "screen": _plain(screening)}
-        self._study.set_user_attr(f"{TRIAL}{asked.number}", said)
+        self._study.set_user_attr(f"{TRIAL}{tried.number}", _said(tried))
+        number = self._theirs[tried.number]
         with _quiet(self._optuna):
-            if train is None:
+            if tried.train is None:
                 pruned = self._optuna.trial.TrialState.PRUNED
-                self._study.tell(asked.number, state=pruned)
+                self._study.tell(number, state=pruned)
             else:
-                self._study.tell(asked.number, (train.attained_ratio, train.gpu_hours))
-        self._tried[asked.number] = Tried(
-            number=asked.number, values=asked.values, train=train, screening=screening
+                self._trial(number).set_constraint(CONSTRAINT, tried.exceeded)
+                self._study.tell(number, (tried.train.attained_ratio, tried.train.gpu_hours))
+        self._tried[tried.number] = tried
+
+    def _trial(self, number: int) -> Any:
+        """Optuna's own trial, also where another process asked for it."""
+        study = self._storage.get_study_id_from_name(STUDY)
+        return self._optuna.trial.Trial(
+            self._study, self._storage.get_trial_id_from_study_id_trial_number(study, number)
         )
 
     def kept(self, name: str) -> Any:
@@ -151,7 +202,7 @@ class Study:
         done = self._study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))
         attributes = self._study.user_attrs  # all of them are read each time
         return {
-            trial.number: _tried(trial.number, attributes[f"{TRIAL}{trial.number}"])
+            (number := trial.user_attrs[NUMBER]): _tried(number, attributes[f"{TRIAL}{number}"])
             for trial in done
         }
 
@@ -167,23 +218,46 @@ class Study:
         }
 
 
+def _said(tried: Tried) -> dict[str, Any]:
+    return {
+        "values": dict(tried.values),
+        "train": plain(tried.train),
+        "screen": plain(tried.screening),
+        "steady": plain(tried.steady),
+        "exceeded": tried.exceeded,
+        "by_trace": [plain(one) for one in tried.by_trace],
+    }
+
+
 def _tried(number: int, said: Mapping[str, Any]) -> Tried:
     return Tried(
         number=number,
         values=said["values"],
-        train=_outcome(said["train"]),
-        screening=_outcome(said["screen"]),
+        train=outcome(said["train"]),
+        screening=outcome(said["screen"]),
+        steady=outcome(said["steady"]),
+        exceeded=said["exceeded"],
+        by_trace=tuple(seen for one in said["by_trace"] if (seen := outcome(one)) is not None),
     )
 
 
-def _plain(outcome: Outcome | None) -> list[float] | None:
-    return None if outcome is None else [outcome.requests, outcome.good, outcome.gpu_hours]
+def plain(seen: Outcome | None) -> list[float] | None:
+    """An outcome as JSON; ``outcome`` reads it."""
+    return None if seen is None else [*dataclasses.astuple(seen)]
 
 
-def _outcome(said: Sequence[float] | None) -> Outcome | None:
+def outcome(said: Sequence[float] | None) -> Outcome | None:
+    """What ``plain`` made of an outcome."""
     if said is None:
         return None
-    return Outcome(requests=int(said[0]), good=int(said[1]), gpu_hours=float(said[2]))
+    requests, good, gpu_hours, changes, reversals = said
+    return Outcome(
+        requests=int(requests),
+        good=int(good),
+        gpu_hours=float(gpu_hours),
+        changes=int(changes),
+        reversals=int(reversals),
+    )
 
 
 def _optuna() -> Any:
@@ -193,15 +267,6 @@ def _optuna() -> Any:
         raise ScalerError(
             f"scaler tune needs {missing.name}: pip install 'vllm-scaler[tune]'"
         ) from missing
-
-
-def _storage(optuna: Any, file: Path) -> Any:
-    """SQLite by the file's ending, a journal otherwise."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if file.suffix in SQLITE:
-        return f"sqlite:///{file.resolve()}"
-    journal = importlib.import_module("optuna.storages.journal")
-    return optuna.storages.JournalStorage(journal.JournalFileBackend(str(file)))
 
 
 @contextlib.contextmanager

@@ -17,8 +17,8 @@ from scaler.errors import ScalerError, ScenarioError
 
 if TYPE_CHECKING:
     from simulations.scenario import Scenario
-    from simulations.tune import Found
     from simulations.tune_choice import Candidate
+    from simulations.tune_found import Found
     from simulations.tune_search import Tried
 
 TRIALS = 200
@@ -172,8 +172,10 @@ def _write(out: Path, found: "Found", profile: str | None) -> dict[str, Any]:
 def _summary(found: "Found", out: Path) -> str:
     front = found.front
     target = front["attainment_target_ratio"]
+    played = len(front["trials"])
     lines = [
-        f"{len(front['trials'])} trials, {found.given_up} given up early; target {target:.2%}",
+        f"{played} trials, {found.given_up} given up early, {found.flapped} flapped",
+        f"target {target:.2%}",
         f"{front['train_hours']:.1f} h searched, {front['held_out_hours']:.1f} h held out",
         "",
         f"  {'trial':>6} {'searched':>9} {'GPUs':>8}   {'held out':>9} {'GPUs':>8}",
@@ -193,7 +195,7 @@ def _summary(found: "Found", out: Path) -> str:
             f" {held_out['slo_attainment_ratio']:>9.2%}"
             f" {held_out['gpu_hours'] / front['held_out_hours']:>8.2f}  {', '.join(notes)}".rstrip()
         )
-    return "\n".join([*lines, "", *_conclusion(found), f"written to {out}"])
+    return "\n".join([*lines, "", *_conclusion(found), f"written to {out}", "", front["advice"]])
 
 
 def _conclusion(found: "Found") -> Iterator[str]:
@@ -201,13 +203,13 @@ def _conclusion(found: "Found") -> Iterator[str]:
         yield f"trial {refused.number} refused: {refused.reason.value}"
     yield f"{found.choice.verdict.value}"
     sure = found.sure
-    if sure is None:
-        return
-    yield (
-        f"held out, 90 % sure: {sure.attained_low:.2%} to {sure.attained_high:.2%},"
-        f" {sure.gpu_hours_low:,.1f} to {sure.gpu_hours_high:,.1f} GPU-hours;"
-        f" not dearer than shipped in {sure.not_dearer_ratio:.0%} of the draws"
-    )
+    if sure is not None:
+        yield (
+            f"held out, 90 % sure: {sure.attained_low:.2%} to {sure.attained_high:.2%},"
+            f" {sure.gpu_hours_low:,.1f} to {sure.gpu_hours_high:,.1f} GPU-hours;"
+            f" not dearer than shipped in {sure.not_dearer_ratio:.0%} of the draws"
+        )
+    yield from found.front["findings"]
     was = {item["name"]: item["default"] for item in found.front["settings"]}
     for path, value in found.changes.items():
         yield f"  {path} = {value:g} (was {was[path]:g})"

@@ -198,21 +198,20 @@ class BudgetConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldDownConfig:
-    """When a lower count may be published.
-
-    Not for the tuner: it weighs attainment against GPU-hours and does not see flapping.
-    """
+    """When a lower count may be published."""
 
     window_s: float = setting(
         600.0,
         low=0.0,
         high=7200.0,
+        tune=True,
         why="no reversal within ten minutes; 300 s saves 1 % and reverses five times as often",
     )
     level_s: float = setting(
         240.0,
         low=15.0,
         high=7200.0,
+        tune=True,
         why="down follows the level of minutes: one spike is no reason to keep a replica",
     )
     start_up_factor: float = setting(
@@ -222,12 +221,14 @@ class HoldDownConfig:
         0.09,
         low=0.0,
         high=1.0,
+        tune=True,
         why="the remaining replicas carry the load with this to spare",
     )
     sigma_min_factor: float = setting(
         2.0,
         low=0.0,
         high=5.0,
+        tune=True,
         why="least standard deviations above the level, however cheap a miss: else it comes back",
     )
 

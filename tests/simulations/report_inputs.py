@@ -70,6 +70,7 @@ def front() -> Front:
         defaults=Trial(
             number=-1, settings={"hold_down.window_s": 300.0, "forecast.quantile_ratio": 0.9},
             train=outcome(0.992, 5000.0), held_out=outcome(0.991, 2600.0), on_front=False,
+            flaps=False,
         ),
         trials=trials,
         recommended=Recommended(
@@ -78,6 +79,9 @@ def front() -> Front:
         ),
         patches={"patch.yaml": "policy:\n  hold_down:\n    window_s: 410\n"},
         seed=3,
+        advice="Apply the patch of trial 10.",
+        findings=["The front carries over."],
+        by_trace=[],
     )  # fmt: skip
 
 
@@ -90,11 +94,12 @@ def trial(place: int) -> Trial:
         train=outcome(0.98 + 0.0012 * place / (1 + 0.05 * place), 4000.0 + 60.0 * place),
         held_out=outcome(0.9905, 2340.0 + place) if on_front else None,
         on_front=on_front,
+        flaps=False,
     )  # fmt: skip
 
 
 def outcome(attained: float, hours: float) -> Outcome:
-    return Outcome(slo_attainment_ratio=attained, gpu_hours=hours)
+    return Outcome(slo_attainment_ratio=attained, gpu_hours=hours, replica_changes=20, reversals=6)
 
 
 def searched(

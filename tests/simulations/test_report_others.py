@@ -47,15 +47,45 @@ def test_a_run_that_misses_its_target_needs_no_hours_for_it():
 
 def test_the_scoreboard_is_summed_up_in_words():
     found = carried(report_scoreboard.render(scoreboard()))
-    assert found["sentences"][0] == "predictive, as shipped, reached the target on 2 of 2 traces."
+    least, kept, metric, profile, oracle = found["sentences"]
+    assert least == "Fewest GPU-hours for the target: predictive (frontier) on 2 of 2 traces."
+    assert found["badge"] == ["good", "ours needs least"]
+    assert kept == "predictive, as shipped, reached the target on 2 of 2 traces."
     # The root of 0.75 * 0.7333 is 0.742; the worse of the two is 0.75.
-    assert found["sentences"][1] == (
+    assert metric == (
         "It took 26 % fewer GPU-hours than the best metric-driven peer; at worst 0.75 times."
     )
     # The root of 0.923 * 1.048 is 0.983.
-    assert "2 % fewer GPU-hours than the best peer that is given" in found["sentences"][2]
-    assert "15 % more GPU-hours than the best schedule" in found["sentences"][3]  # 1.2 and 1.1
+    assert "2 % fewer GPU-hours than the best peer that is given" in profile
+    assert "15 % more GPU-hours than the best schedule" in oracle  # 1.2 and 1.1
     assert found["traces"] == ["day.csv.gz", "burst.csv.gz"]
+
+
+def test_another_that_needs_less_and_a_target_that_nobody_reaches_are_said():
+    day, burst = "day.csv.gz", "burst.csv.gz"
+    entries = [
+        entry(day, "predictive", "ours", 120.0), entry(day, "token-rate", "profile", 100.0),
+        entry(day, "oracle", "bound", 90.0),
+        entry(burst, "predictive", "ours", 40.0, attained=0.9),
+        entry(burst, "keda-queue", "metric", 200.0, attained=0.95),
+    ]  # fmt: skip
+    found = carried(report_scoreboard.render(entries))
+    assert found["sentences"][0] == (
+        "Fewest GPU-hours for the target: token-rate (shipped) on 1 of 2 traces."
+    )
+    assert found["sentences"][1] == (
+        "On burst.csv.gz nobody reached the target: keda-queue (shipped), 95 % for 200 GPU-hours"
+        " came nearest; predictive (shipped), 90 % for 40 GPU-hours."
+    )
+    assert found["badge"] == ["bad", "another needs less"]
+    nobody = carried(report_scoreboard.render(entries[3:]))
+    assert nobody["badge"] == ["plain", "target out of reach"]
+    entries.append(entry(burst, "reactive", "ours", 70.0))
+    assert carried(report_scoreboard.render(entries))["badge"] == [
+        "plain", "ours needs least on 1 of 2",
+    ]  # fmt: skip
+    peers = carried(report_scoreboard.render(entries[1:2]))
+    assert peers["badge"] is None
 
 
 def test_an_empty_scoreboard_is_a_page():
@@ -65,11 +95,13 @@ def test_an_empty_scoreboard_is_a_page():
 def test_a_search_says_what_it_found_elsewhere_and_how_it_had_flattered_itself():
     found = carried(report_tune.render(front()))
     assert found["kept"] is True
-    assert found["lead"] == (
+    assert found["lead"] == "Apply the patch of trial 10."
+    reached, saved, flattered, carries = found["sentences"]
+    assert carries == "The front carries over."
+    assert reached == (
         "Trial 10 reached 99.05 % on days it had not seen (98.89 % to 99.31 % with 90 % confidence;"
         " 99 % asked for), for 2,350 GPU-hours (2,210 to 2,500)."
     )
-    saved, flattered = found["sentences"]
     assert "2,600 GPU-hours there for 99.1 %: 9.6 % saved" in saved  # 1 - 2350 / 2600
     # Searched: 0.98 + 0.012 / 1.5 = 0.988, 4600 / 96 = 47.9; held out: 0.9905, 2350 / 48 = 49.0.
     assert "0.25 points worse, with 47.9 GPUs in the mean against 49.0" in flattered
@@ -80,10 +112,10 @@ def test_a_search_without_a_trial_that_holds_says_so():
     nothing["recommended"] = None
     found = carried(report_tune.render(nothing))
     assert found["kept"] is None
-    assert found["lead"] == "No trial reached 99 %: the shipped settings stay."
+    assert found["sentences"] == ["The front carries over."]
     untried = front()
     untried["trials"] = [{**one, "held_out": None} for one in untried["trials"]]
-    assert "was not tried elsewhere" in carried(report_tune.render(untried))["lead"]
+    assert "was not tried elsewhere" in carried(report_tune.render(untried))["sentences"][0]
 
 
 def test_a_search_that_does_not_hold_elsewhere_is_said_to():

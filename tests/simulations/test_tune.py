@@ -11,9 +11,10 @@ from scaler.core.config import PolicyConfig
 from scaler.errors import ScalerError, ScenarioError
 from simulations.executor import SerialExecutor, executor
 from simulations.run import simulate
-from simulations.tune import Found, tune
+from simulations.tune import tune
+from simulations.tune_found import Found
 from simulations.tune_parts import Role, split, total
-from simulations.tune_run import TrialJob, hopeless, play
+from simulations.tune_run import Rivals, TrialJob, hopeless, play
 from simulations.tune_search import Study
 from simulations.tune_space import applied, space
 from tests.simulations.tune_cases import DURATION_S, Silent, outcome, plan, requests, scenario
@@ -214,7 +215,7 @@ def test_a_hopeless_trial_is_given_up_after_the_screening(one: dict[str, Any]) -
     assert shipped.screening.gpu_hours == ended.gpu_hours
     assert 0 < shipped.screening.good <= ended.good
     thrifty = replace(
-        _job(one[ONE], Role.TRAIN, rivals=(outcome(1.0, 0.01),)),
+        _job(one[ONE], Role.TRAIN, rivals=Rivals(screened=(outcome(1.0, 0.01),))),
         config=applied(base, {"hold_down.window_s": 0.0}),
     )
     given_up = play(thrifty)

@@ -3,7 +3,7 @@
 import pytest
 
 from scaler.errors import ScenarioError
-from simulations.tune_parts import Outcome, Role, bootstrap, split, total, units
+from simulations.tune_parts import Outcome, Role, Units, bootstrap, split, total, units
 from tests.simulations.tune_cases import outcome
 
 TRAIN, HELD_OUT = Role.TRAIN, Role.HELD_OUT
@@ -61,12 +61,13 @@ def test_a_trace_of_one_moment_is_refused() -> None:
 def test_days_are_drawn_where_there_are_four_and_hours_otherwise() -> None:
     short = split({"48 h": 2 * DAY_S})
     rows = [[outcome(0.9, float(hour)) for hour in range(48)]]
-    assert len(units(short, rows, HELD_OUT)) == 24
+    hours = units(short, rows, HELD_OUT)
+    assert (len(hours.outcomes), hours.days, hours.whole_days) == (24, 1, False)
     long = split({"eight days": 8 * DAY_S})
     rows = [[outcome(0.9, float(hour)) for hour in range(8 * 24)]]
     days = units(long, rows, HELD_OUT)
-    assert len(days) == 4
-    assert days[0].gpu_hours == sum(range(24, 48))
+    assert (len(days.outcomes), days.days, days.whole_days) == (4, 4, True)
+    assert days.outcomes[0].gpu_hours == sum(range(24, 48))
 
 
 def test_totals_and_shares() -> None:
@@ -76,14 +77,28 @@ def test_totals_and_shares() -> None:
     assert Outcome().attained_ratio == 1.0
 
 
+def days(outcomes: list[Outcome], *, whole: bool = True) -> Units:
+    return Units(outcomes=tuple(outcomes), days=len(outcomes), whole_days=whole)
+
+
+def test_hours_are_drawn_four_at_a_time() -> None:
+    # A day of 0.9 and one of 1.0: a quarter as many draws, twice the spread but at the edges.
+    halves = [outcome(0.9, 5.0)] * 24 + [outcome(1.0, 15.0)] * 24
+    hours = bootstrap(days(halves, whole=False), days(halves), seed=1)
+    apart = bootstrap(days(halves), days(halves), seed=1)
+    assert hours.attained_high - hours.attained_low > 1.7 * (
+        apart.attained_high - apart.attained_low
+    )
+
+
 def test_equal_days_are_sure_and_different_ones_are_not() -> None:
-    same = [outcome(0.99, 10.0)] * 6
-    sure = bootstrap(same, [outcome(0.98, 12.0)] * 6, seed=1)
+    same = days([outcome(0.99, 10.0)] * 6)
+    sure = bootstrap(same, days([outcome(0.98, 12.0)] * 6), seed=1)
     assert (sure.attained_low, sure.attained_high) == pytest.approx((0.99, 0.99))
     assert (sure.gpu_hours_low, sure.gpu_hours_high) == pytest.approx((60.0, 60.0))
     assert sure.attained_more_low == pytest.approx(0.01)
     assert (sure.not_dearer_ratio, sure.drawn) == (1.0, 6)
-    mixed = [outcome(0.9, 5.0), outcome(1.0, 15.0)] * 3
+    mixed = days([outcome(0.9, 5.0), outcome(1.0, 15.0)] * 3)
     sure = bootstrap(mixed, same, seed=1)
     # Half of six draws are the bad day in the mean: 0.95, one draw in twenty below 1 or above 5.
     assert 0.9 <= sure.attained_low < 0.95 < sure.attained_high <= 1.0
@@ -93,7 +108,7 @@ def test_equal_days_are_sure_and_different_ones_are_not() -> None:
 
 
 def test_the_interval_of_coin_throws_is_the_binomial_one() -> None:
-    half = [outcome(0.0, 0.0, requests=1), outcome(1.0, 0.0, requests=1)] * 50
+    half = days([outcome(0.0, 0.0, requests=1), outcome(1.0, 0.0, requests=1)] * 50)
     sure = bootstrap(half, half, seed=2)
     # 100 throws: sigma = sqrt(0.25 / 100) = 0.05; 90 % are within 1.645 sigma, 0.418 to 0.582.
     assert sure.attained_low == pytest.approx(0.418, abs=0.015)
