@@ -264,7 +264,6 @@ class _Search:
         screened = [by_number[number].screening for number in numbers]
         return Rivals(
             screened=tuple(seen for seen in screened if seen is not None),
-            all_screened=tuple(one.screening for one in tried if one.screening is not None),
             front=tuple(one.train for one in leads),
             calm=self._calm(tried, None),
         )

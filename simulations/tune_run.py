@@ -13,8 +13,6 @@ from simulations.tune_steady import steady
 WORSE_ATTAINED = 0.05  # below the defaults by this much at the screening: no policy to look at
 BEATEN_ATTAINED = 0.01
 BEATEN_HOURS = 0.15  # as a share
-HALVING = 2  # one in so many goes on beyond the screening
-HALVED_FROM = 8  # screenings, before there is a better half to be of
 DEARER_FACTOR = 1.5  # than one that attains what is wanted: whatever it attains, nobody wants it
 
 
@@ -22,22 +20,13 @@ DEARER_FACTOR = 1.5  # than one that attains what is wanted: whatever it attains
 class Rivals:
     """What a trial has to stand beside; empty: nothing is known yet, and nothing given up.
 
-    ``screened`` are the screenings of what leads at present, the defaults' first; ``all_screened``
-    those of all that were tried, of which the better half goes on.  ``front`` is what those on the
-    front came to in the end, and ``calm`` how often they may change the count.
+    ``screened`` are the screenings of what leads at present, the defaults' first; ``front`` what
+    those on the front came to in the end, and ``calm`` how often they may change the count.
     """
 
     screened: tuple[Outcome, ...] = ()
-    all_screened: tuple[Outcome, ...] = ()
     front: tuple[Outcome, ...] = ()
     calm: Calm | None = None
-
-    def promotes(self, screening: Outcome) -> bool:
-        """Whether a trial is of the better half: of those screened, half are beaten by more."""
-        if len(self.all_screened) < HALVED_FROM:
-            return True
-        counts = [_beaten_by(one, self.all_screened) for one in self.all_screened]
-        return _beaten_by(screening, self.all_screened) <= sorted(counts)[len(counts) // HALVING]
 
     def outdone(self, train: Outcome) -> bool:
         """Whether one is at least as good in both, or it flaps: it cannot join the front."""
@@ -140,10 +129,7 @@ def _played(job: TrialJob, scenario: Scenario, part: Split, screened: int) -> _P
     def goes_on(blocks: Sequence[Outcome]) -> bool:
         train = [blocks[place] for place in part.blocks(Role.TRAIN) if place < screened]
         seen.append(total(train))
-        rivals = job.rivals
-        return rivals.promotes(seen[0]) and not hopeless(
-            seen[0], rivals.screened, target_ratio=job.target_ratio
-        )
+        return not hopeless(seen[0], job.rivals.screened, target_ratio=job.target_ratio)
 
     rows = blocks_of(
         replace(_under(job, scenario), until_s=scenario.until_s if whole else until_s),
@@ -161,16 +147,6 @@ def _under(job: TrialJob, scenario: Scenario) -> Scenario:
     """The scenario under the trial's settings."""
     policy = replace(scenario.policy, config=job.config)
     return replace(scenario, policy=policy, timeline=False)
-
-
-def _beaten_by(own: Outcome, others: Sequence[Outcome]) -> int:
-    """How many are better in one thing, attainment or GPU-hours, and not worse in the other."""
-    return sum(
-        one.attained_ratio >= own.attained_ratio
-        and one.gpu_hours <= own.gpu_hours
-        and (one.attained_ratio > own.attained_ratio or one.gpu_hours < own.gpu_hours)
-        for one in others
-    )
 
 
 def hopeless(screening: Outcome, rivals: Sequence[Outcome], *, target_ratio: float) -> bool:
