@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -40,6 +40,14 @@ COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.INFO: Non
     help="Call this instead of the triggers' scalerAddress (a port-forward).",
 )
 @click.option(
+    "--grpc-ca",
+    metavar="FILE",
+    default="",
+    help="CA of the daemon's gRPC certificate, where triggers call over TLS.",
+)
+@click.option("--grpc-cert", metavar="FILE", default="", help="A client's certificate, for mTLS.")
+@click.option("--grpc-key", metavar="FILE", default="", help="Its key.")
+@click.option(
     "--service-account",
     metavar="NAMESPACE:NAME",
     default="",
@@ -65,6 +73,9 @@ def command(
     kubeconfig: str,
     kube_context: str,
     scaler_address: str,
+    grpc_ca: str,
+    grpc_cert: str,
+    grpc_key: str,
     service_account: str,
     timeout_s: float,
     as_json: bool,
@@ -82,8 +93,15 @@ def command(
     Example: scaler doctor --manifests manifests/
 
     Example: scaler doctor --config scaler.yaml --url http://localhost:8080
+
+    Of two daemons, over TLS: scaler doctor --config scaler.yaml --url http://10.0.0.4:8080 --url
+    http://10.0.0.5:8080 --grpc-ca ca.crt --grpc-cert tls.crt --grpc-key tls.key
     """
-    live = (config_path, target, urls, kubeconfig, kube_context, scaler_address, service_account)
+    tls = {"ca_file": grpc_ca, "cert_file": grpc_cert, "key_file": grpc_key}
+    live = (
+        config_path, target, urls, kubeconfig, kube_context, scaler_address, service_account,
+        *tls.values(),
+    )  # fmt: skip
     if manifests is not None and any(live):
         raise ConfigError("--manifests asks nothing of a cluster: give it without live options")
     if manifests is not None:
@@ -98,6 +116,7 @@ def command(
             kubeconfig=kubeconfig,
             kube_context=kube_context,
             scaler_address=scaler_address,
+            tls=tls,
             account=service_account,
             timeout_s=timeout_s,
             as_json=as_json,
@@ -125,15 +144,17 @@ def _live(
     kubeconfig: str,
     kube_context: str,
     scaler_address: str,
+    tls: Mapping[str, str],
     account: str,
     timeout_s: float,
     as_json: bool,
 ) -> int:
     """Check an installation and print the findings; the number of errors."""
-    _refuse(target=target, urls=urls, account=account)
+    _refuse(target=target, urls=urls, account=account, tls=tls)
     # gRPC reads this when it is imported: its own lines would stand beside ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from scaler.ops.doctor import run  # noqa: PLC0415 - after the line above
+    from scaler.ops.doctor.daemon import GrpcTls  # noqa: PLC0415 - as well
     from scaler.ops.doctor.gather import Request  # noqa: PLC0415 - as well
 
     request = Request(
@@ -143,6 +164,7 @@ def _live(
         kubeconfig=kubeconfig,
         context=kube_context,
         scaler_address=scaler_address,
+        grpc_tls=GrpcTls(**tls),
         account=account,
         timeout_s=timeout_s,
     )
@@ -154,7 +176,7 @@ def _live(
     return report.count(Severity.ERROR)
 
 
-def _refuse(*, target: str, urls: Sequence[str], account: str) -> None:
+def _refuse(*, target: str, urls: Sequence[str], account: str, tls: Mapping[str, str]) -> None:
     faults = [
         f"url = {url!r}, must begin with http:// or https://"
         for url in urls
@@ -164,6 +186,11 @@ def _refuse(*, target: str, urls: Sequence[str], account: str) -> None:
         faults.append(f"target = {target!r}, must be namespace/name or all")
     if account and len(list(filter(None, account.split(":")))) != 2:
         faults.append(f"service-account = {account!r}, must be namespace:name")
+    if bool(tls["cert_file"]) != bool(tls["key_file"]):
+        faults.append("--grpc-cert and --grpc-key must be given together")
+    faults += [
+        f"{name} is not a file" for name in tls.values() if name and not Path(name).is_file()
+    ]
     if faults:
         raise ConfigError(*faults)
 

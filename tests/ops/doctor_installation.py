@@ -207,7 +207,9 @@ class Installation:
 
 @contextlib.asynccontextmanager
 async def installation(
-    scaled: Object | None = None, metrics: Metrics | None = None
+    scaled: Object | None = None,
+    metrics: Metrics | None = None,
+    tls: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Installation]:
     """Two ready replicas under load, a ScaledObject, its HPA, a daemon that has decided."""
     store = Store(time.time, types=_TYPES)
@@ -218,7 +220,7 @@ async def installation(
     with FakePrometheus(seen.answer) as prometheus:
         config = from_tree(
             {
-                "grpc": {"address": "127.0.0.1:0"},
+                "grpc": {"address": "127.0.0.1:0", "tls": dict(tls or {})},
                 "http": {"address": "127.0.0.1:0"},
                 "kubernetes": {"use": "always", "server": api.url},
                 "sources": [{"name": "main", "url": prometheus.url, "timeout_s": 3}],

@@ -3,7 +3,8 @@
 import asyncio
 import ssl
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 import trustme
 import yaml
 
+from scaler.demo.kube_objects import deployment
 from scaler.errors import ConfigError
-from scaler.ops.doctor.daemon import certificate
+from scaler.ops.doctor.daemon import GrpcTls, certificate
 from scaler.ops.doctor.findings import UNCHECKED
 from scaler.ops.doctor.gather import gather
 from scaler.ops.doctor.run import Report, judge
@@ -25,6 +27,8 @@ from tests.ops.doctor_installation import (
     hpa,
     installation,
 )
+from tests.service.wires import write_tls_files
+from tests.signals.kube_fixture import until
 
 
 async def examined(found: Installation, **changes: object) -> Report:
@@ -63,6 +67,18 @@ async def test_a_wrong_model_label_is_found_where_everything_answers() -> None:
     assert "'llama-3.1-70b'" in evidence
     assert "'llama-3.1-8b'" in evidence
     assert not errors(report) & {"source-unreachable", "query-failed", "no-engine-series"}
+
+
+async def test_an_advisory_workload_is_examined_though_no_trigger_names_it() -> None:
+    """An annotation is all that there is of it while the policy is tried beside another scaler."""
+    async with installation() as found:
+        advisory = {"vllm-scaler.io/advisory": "true"}
+        found.store.apply(deployment(NAMESPACE, "code", replicas=2, annotations=advisory))
+        await until(lambda: len(found.daemon.registry.entries) == 2)
+        report = await examined(found)
+        (alone,) = (await gather(found.request(target=f"{NAMESPACE}/code"))).targets
+    assert report.targets == 2
+    assert (alone.name, alone.scaled_object) == ("llm/deployment/code", None)
 
 
 async def test_a_prometheus_that_is_gone_is_named_with_its_address() -> None:
@@ -223,6 +239,49 @@ async def test_a_certificate_is_verified_and_its_end_is_told(tmp_path: Path, kno
     else:
         assert seen.expires_in_s is None
         assert "verify failed" in seen.fault
+
+
+@pytest.fixture
+def keda_tls(tmp_path: Path) -> tuple[Mapping[str, str], GrpcTls]:
+    """The daemon's files, and those of a client that it knows."""
+    authority = trustme.CA()
+    config = write_tls_files(authority, tmp_path)
+    issued = authority.issue_cert("keda-operator.keda.svc")
+    cert, key = tmp_path / "client.pem", tmp_path / "client.key"
+    issued.cert_chain_pems[0].write_to_path(str(cert))
+    issued.private_key_pem.write_to_path(str(key))
+    known = GrpcTls(ca_file=str(tmp_path / "ca.pem"), cert_file=str(cert), key_file=str(key))
+    return asdict(config), known
+
+
+async def test_a_daemon_behind_mutual_tls_is_called_as_keda_calls_it(
+    keda_tls: tuple[Mapping[str, str], GrpcTls],
+) -> None:
+    files, known = keda_tls
+    async with installation(chat(enableTLS="true"), tls=files) as found:
+        healthy = await examined(found, grpc_tls=known)
+        untold = await examined(found)
+        stranger = await examined(found, grpc_tls=GrpcTls(ca_file=known.ca_file))
+    assert [(one.rule.id, one.evidence) for one in healthy.findings] == []
+    assert "the trigger uses TLS: give --grpc-ca" in told(untold, "not-checked")
+    assert "scaler-does-not-answer" in errors(stranger)  # no certificate of a client
+
+
+async def test_a_certificate_for_another_name_or_of_another_authority_is_found(
+    keda_tls: tuple[Mapping[str, str], GrpcTls], tmp_path: Path
+) -> None:
+    """KEDA verifies the host of scalerAddress; the port-forward that is called does not matter."""
+    files, known = keda_tls
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(str(other))
+    renamed = chat(enableTLS="true", scalerAddress="vllm-scaler.elsewhere.svc:9090")
+    async with installation(renamed, tls=files) as found:
+        names = await examined(found, grpc_tls=known)
+    async with installation(chat(enableTLS="true"), tls=files) as found:
+        authority = await examined(found, grpc_tls=replace(known, ca_file=str(other)))
+    for report, why in ((names, "not valid for"), (authority, "verify failed")):
+        assert {"certificate", "scaler-does-not-answer"} <= errors(report)
+        assert why in told(report, "certificate")
 
 
 async def test_another_service_at_the_scalers_address_is_told() -> None:

@@ -6,7 +6,8 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from scaler._generated import externalscaler_pb2 as pb
 from scaler._generated import externalscaler_pb2_grpc as stubs
+from scaler.errors import ConfigError
 from scaler.ops.doctor.evidence import Answer, Called, Certificate, Peer, Row, Trigger, Unseen
 from scaler.service.replication import SNAPSHOT_PATH
 
@@ -87,16 +89,61 @@ def _by_target(text: str, name: str) -> dict[str, float]:
 # As KEDA calls
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcTls:
+    """Files for calls over TLS, as KEDA has them from its TriggerAuthentication.
+
+    ``ca_file`` is caCert, ``cert_file`` and ``key_file`` are tlsClientCert and tlsClientKey.  The
+    name that is checked is the host of the trigger's scalerAddress, whatever is called: so does
+    KEDA, and there is no setting for another one.
+    """
+
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+    @property
+    def given(self) -> bool:
+        """Whether there is anything to call with."""
+        return bool(self.ca_file or self.cert_file)
+
+    def channel(self, peer_address: str, named: str) -> grpc.aio.Channel:
+        """A channel that verifies the server as ``named``.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        ca, key, cert = (
+            Path(name).read_bytes() if name else None
+            for name in (self.ca_file, self.key_file, self.cert_file)
+        )
+        return grpc.aio.secure_channel(
+            peer_address,
+            grpc.ssl_channel_credentials(ca, key, cert),
+            options=(("grpc.ssl_target_name_override", named),),
+        )
+
+
 async def call(
-    trigger: Trigger, *, namespace: str, name: str, override: str, timeout_s: float
+    trigger: Trigger,
+    *,
+    namespace: str,
+    name: str,
+    override: str,
+    tls: GrpcTls,
+    timeout_s: float,
 ) -> Called:
     """Ask every address behind the trigger's scalerAddress what KEDA asks.
 
     ``override`` is called instead where it is given (a port-forward).
     """
     address = override or trigger.address
-    if not override and _uses_tls(trigger):
-        reason = "the trigger uses TLS whose keys only KEDA has; give --scaler-address HOST:PORT"
+    if uses_tls(trigger) and not tls.given:
+        reason = (
+            "the trigger uses TLS: give --grpc-ca, and --grpc-cert with --grpc-key where the"
+            " daemon asks for a client's certificate (the trigger's TriggerAuthentication names"
+            " the Secret that has them)"
+        )
         return Called(address=address, answers=Unseen(reason=reason))
     try:
         peers = await _resolved(address, timeout_s)
@@ -108,11 +155,27 @@ async def call(
         reason = f"{said}: outside of the cluster; give --scaler-address with a port-forward"
         return Called(address=address, answers=Unseen(reason=reason))
     ref = pb.ScaledObjectRef(name=name, namespace=namespace, scalerMetadata=dict(trigger.metadata))
-    answers = await asyncio.gather(*(_answer(one, ref, timeout_s) for one in peers))
+    named = host_of(trigger.address)
+    try:
+        channels = [
+            tls.channel(one, named) if uses_tls(trigger) else grpc.aio.insecure_channel(one)
+            for one in peers
+        ]
+    except OSError as fault:
+        raise ConfigError(f"{fault.filename} cannot be read: {fault.strerror}") from fault
+    answers = await asyncio.gather(
+        *(_answer(*pair, ref, timeout_s) for pair in zip(peers, channels, strict=True))
+    )
     return Called(address=address, answers=tuple(answers))
 
 
-def _uses_tls(trigger: Trigger) -> bool:
+def host_of(address: str) -> str:
+    """The host of a gRPC address: what KEDA verifies a certificate for."""
+    return address.rsplit("/", maxsplit=1)[-1].rpartition(":")[0].strip("[]")
+
+
+def uses_tls(trigger: Trigger) -> bool:
+    """Whether KEDA calls over TLS."""
     return trigger.authenticated or trigger.metadata.get("enableTLS", "").lower() == "true"
 
 
@@ -128,7 +191,9 @@ async def _resolved(address: str, timeout_s: float) -> Sequence[str]:
     return [f"[{one}]:{port}" if ":" in one else f"{one}:{port}" for one in hosts]
 
 
-async def _answer(peer_address: str, ref: Any, timeout_s: float) -> Answer:
+async def _answer(
+    peer_address: str, channel: grpc.aio.Channel, ref: Any, timeout_s: float
+) -> Answer:
     """GetMetricSpec, GetMetrics, IsActive in KEDA's order, each within the limit."""
     faults: dict[str, str] = {}
     slowest_s = 0.0
@@ -144,7 +209,7 @@ async def _answer(peer_address: str, ref: Any, timeout_s: float) -> Answer:
         finally:
             slowest_s = max(slowest_s, time.monotonic() - began_s)
 
-    async with grpc.aio.insecure_channel(peer_address) as channel:
+    async with channel:
         stub = stubs.ExternalScalerStub(channel)
         specs = await ask("GetMetricSpec", lambda: stub.GetMetricSpec(ref, timeout=timeout_s))
         spec = specs.metricSpecs[0] if specs and specs.metricSpecs else None
@@ -182,10 +247,40 @@ async def certificate(
     host, _, port = bare.rpartition(":") if not bare.endswith("]") else (bare, "", "")
     if not port.isdecimal():
         host, port = bare, "443"
+    host = host.strip("[]")
+    tls = GrpcTls(ca_file=ca_file)
+    return await _handshake(
+        host, int(port), named=host, tls=tls, of=of, setting=setting, timeout_s=timeout_s
+    )
+
+
+async def grpc_certificate(
+    address: str, *, named: str, tls: GrpcTls, timeout_s: float
+) -> Certificate:
+    """The certificate of the gRPC server at ``address``, for ``named`` as KEDA verifies it."""
+    return await _handshake(
+        host_of(address),
+        int(address.rpartition(":")[2]),
+        named=named,
+        tls=tls,
+        of=f"gRPC {address} as {named}",
+        setting="grpc.tls.cert_file, and caCert of the TriggerAuthentication",
+        timeout_s=timeout_s,
+    )
+
+
+async def _handshake(
+    host: str, port: int, *, named: str, tls: GrpcTls, of: str, setting: str, timeout_s: float
+) -> Certificate:
     try:
-        context = ssl.create_default_context(cafile=ca_file or None)
+        context = ssl.create_default_context(cafile=tls.ca_file or None)
+        if tls.cert_file:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+        context.set_alpn_protocols(["h2", "http/1.1"])  # gRPC refuses whoever does not offer h2
         async with asyncio.timeout(timeout_s):
-            _, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=context)
+            _, writer = await asyncio.open_connection(
+                host, port, ssl=context, server_hostname=named
+            )
         told = writer.get_extra_info("peercert") or {}
         writer.close()
     except (OSError, TimeoutError) as fault:  # ssl.SSLError is an OSError

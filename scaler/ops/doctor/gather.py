@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scaler.config import ScalerConfig, SourceConfig, SourceType
@@ -35,8 +35,9 @@ class Request:
     """What is to be looked at.
 
     ``target`` is ``namespace/name`` of a ScaledObject or a workload, or ``all``.  ``urls`` are the
-    HTTP ports of the daemons, ``scaler_address`` replaces what the triggers name.  ``account`` is
-    ``namespace:name`` of the service account whose permissions are asked for.
+    HTTP ports of the daemons, ``scaler_address`` replaces what the triggers name, ``grpc_tls`` is
+    for triggers that call over TLS.  ``account`` is ``namespace:name`` of the service account whose
+    permissions are asked for.
     """
 
     config: ScalerConfig
@@ -45,6 +46,7 @@ class Request:
     kubeconfig: str = ""
     context: str = ""
     scaler_address: str = ""
+    grpc_tls: daemon.GrpcTls = field(default_factory=daemon.GrpcTls)
     account: str = ""
     timeout_s: float = 10.0
 
@@ -62,13 +64,14 @@ async def gather(request: Request) -> Evidence:
         if client is not None:
             await client.open()
         cluster = await _cluster(client, request)
-        targets = await _with_pods(_targets(cluster, request), client, request)
-        sampled, sources, peers, called, certificates = await asyncio.gather(
+        peers = await _peers(request)
+        known = _targets(cluster, peers, request)
+        targets = await _with_pods(known, client, request)
+        sampled, sources, called, certificates = await asyncio.gather(
             _samples(targets, request),
             _sources(targets, request),
-            _peers(request),
             _all_called(targets, request),
-            _certificates(cluster, link, request),
+            _certificates(cluster, targets, link, request),
         )
     finally:
         if client is not None:
@@ -141,7 +144,9 @@ async def _cluster(client: kube.DatedClient | None, request: Request) -> Cluster
 # Targets
 
 
-def _targets(cluster: Cluster | Unseen, request: Request) -> list[Target]:
+def _targets(
+    cluster: Cluster | Unseen, peers: tuple[Peer, ...] | Unseen, request: Request
+) -> list[Target]:
     objects: tuple[ScaledObject, ...] = ()
     if isinstance(cluster, Cluster) and not isinstance(cluster.scaled_objects, Unseen):
         objects = cluster.scaled_objects
@@ -154,6 +159,8 @@ def _targets(cluster: Cluster | Unseen, request: Request) -> list[Target]:
         ),
         *_configured(request.config),
     ]
+    if not isinstance(peers, Unseen):
+        found += _only_listed(peers, found, request.config)
     if request.target == ALL:
         return found
     chosen = [one for one in found if request.target in _names(one)]
@@ -193,6 +200,25 @@ def _configured(config: ScalerConfig) -> list[Target]:
             pods=tuple(PodRef(name=p.name, address=p.host, port=p.port) for p in one.pods) or None,
         )
         for one in config.targets
+    ]
+
+
+def _only_listed(
+    peers: Sequence[Peer], found: Sequence[Target], config: ScalerConfig
+) -> list[Target]:
+    """Targets that only a daemon names: workloads annotated as advisory have no trigger."""
+    rows = {
+        (row.name.partition("/")[0], row.target.casefold()) for one in peers for row in one.rows
+    }
+    known = {(one.namespace, one.label.casefold()) for one in found}
+    return [
+        _parsed(
+            Target(namespace=namespace, label=label, policy=config.policy),
+            {"target": label},
+            config,
+            pods=None,
+        )
+        for namespace, label in sorted(rows - known)
     ]
 
 
@@ -300,13 +326,17 @@ async def _called(target: Target, request: Request) -> Target:
         namespace=found.namespace,
         name=found.name,
         override=request.scaler_address,
+        tls=request.grpc_tls,
         timeout_s=min(5.0, request.timeout_s),
     )
     return replace(target, called=called)
 
 
 async def _certificates(
-    cluster: Cluster | Unseen, link: Connection | None, request: Request
+    cluster: Cluster | Unseen,
+    targets: Sequence[Target],
+    link: Connection | None,
+    request: Request,
 ) -> tuple[Certificate, ...]:
     asked = [
         daemon.certificate(
@@ -329,4 +359,16 @@ async def _certificates(
                 timeout_s=request.timeout_s,
             )
         )
+    reached = bool(request.scaler_address or os.environ.get("KUBERNETES_SERVICE_HOST"))
+    if request.grpc_tls.given and reached:
+        triggers = [one.trigger for one in targets if one.trigger and daemon.uses_tls(one.trigger)]
+        asked += [
+            daemon.grpc_certificate(
+                request.scaler_address or address,
+                named=daemon.host_of(address),
+                tls=request.grpc_tls,
+                timeout_s=request.timeout_s,
+            )
+            for address in sorted({one.address for one in triggers})
+        ]
     return tuple(await asyncio.gather(*asked))
