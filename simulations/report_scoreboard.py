@@ -1,16 +1,19 @@
 """scoreboard.html of ``scaler compare``: every policy on every trace, and who needs least."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 from simulations.report_page import XY_CHARTS, page
+from simulations.report_verdict import share
 
 Entry: TypeAlias = Mapping[str, Any]
 
 OURS = "predictive"
 SHIPPED, FRONTIER = "shipped", "frontier"
+MISSED_TOLD = 3
 GROUPS = {
     "ours": "ours",
     "metric": "metric-driven",
@@ -57,12 +60,19 @@ def render(entries: Sequence[Entry]) -> str:
         "entries": [{**entry, "hours": hours_at_target(entry)} for entry in entries],
         "standings": [asdict(one) for one in found],
         "means": means(found),
-        "sentences": list(_sentences(found)),
+        "sentences": [*_winners(entries), *_sentences(found)],
+        "badge": _badge(entries),
         "groups": GROUPS,
         "traces": list(dict.fromkeys(entry["trace"] for entry in entries)),
     }
     title = "Policies compared"
-    scripts = ("frame.js", "table.js", "scoreboard_chart.js", "scoreboard.js")
+    scripts = (
+        "frame.js",
+        "table.js",
+        "scoreboard_chart.js",
+        "scoreboard_ranking.js",
+        "scoreboard.js",
+    )
     return page(title=title, data=data, kit=XY_CHARTS, scripts=scripts)
 
 
@@ -142,6 +152,73 @@ def _geometric(ratios: Sequence[float | None]) -> float | None:
     if not known or len(known) < len(ratios):
         return None
     return math.exp(sum(map(math.log, known)) / len(known))
+
+
+def _least(entries: Sequence[Entry]) -> dict[str, Entry | None]:
+    """By trace, whoever needs least for its target; None where nobody reaches it."""
+    made: dict[str, Entry | None] = {}
+    for entry in _contenders(entries):
+        first = made.setdefault(entry["trace"], None)
+        hours = hours_at_target(entry)
+        if hours is not None and (first is None or hours < (hours_at_target(first) or 0.0)):
+            made[entry["trace"]] = entry
+    return made
+
+
+def _contenders(entries: Sequence[Entry]) -> list[Entry]:
+    return [entry for entry in entries if entry["group"] != "bound"]
+
+
+def _winners(entries: Sequence[Entry]) -> Iterator[str]:
+    """Who needs least, and on how many traces; where nobody reaches the target, who came near."""
+    least = _least(entries)
+    counts = Counter(f"{one['policy']} ({one['variant']})" for one in least.values() if one)
+    told = [f"{name} on {count}" for name, count in counts.most_common()]
+    if told:
+        first, *rest = told
+        others = f", {_listed(rest)}" if rest else ""
+        of = f" of {_traces(len(least))}"
+        name, _, count = first.rpartition(" on ")
+        yield f"Fewest GPU-hours for the target: {name} on {count}{of}{others}."
+    missed = [trace for trace, one in least.items() if one is None]
+    for trace in missed[:MISSED_TOLD]:
+        here = [entry for entry in _contenders(entries) if entry["trace"] == trace]
+        nearest = max(here, key=lambda entry: (_attained(entry), -entry["gpu_hours"]))
+        own = next((one for one in here if one["policy"] == OURS), None)
+        ours = "" if own is None or own["policy"] == nearest["policy"] else f"; {_came_to(own)}"
+        yield f"On {trace} nobody reached the target: {_came_to(nearest)} came nearest{ours}."
+
+
+def _came_to(entry: Entry) -> str:
+    return (
+        f"{entry['policy']} ({entry['variant']}), {share(_attained(entry))}"
+        f" for {entry['gpu_hours']:,.0f} GPU-hours"
+    )
+
+
+def _attained(entry: Entry) -> float:
+    """A run in which nothing arrived attained nothing."""
+    ratio = entry["slo_attainment_ratio"]
+    return float(ratio) if ratio is not None and math.isfinite(ratio) else 0.0
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _badge(entries: Sequence[Entry]) -> tuple[str, str] | None:
+    """Whether ours needs least wherever the target can be reached; None where it never ran."""
+    if not any(entry["policy"] == OURS for entry in entries):
+        return None
+    able = [one for one in _least(entries).values() if one is not None]
+    if not able:
+        return "plain", "target out of reach"
+    won = sum(one["group"] == "ours" for one in able)
+    if won == len(able):
+        return "good", "ours needs least"
+    return ("plain", f"ours needs least on {won} of {len(able)}") if won else (
+        "bad", "another needs less"
+    )  # fmt: skip
 
 
 def _sentences(found: Sequence[Standing]) -> Iterator[str]:

@@ -55,5 +55,5 @@ export class Parallel {
 }
 
 function brief(name) {
-  return name.length > 14 ? `${name.slice(0, 13)}…` : name;
+  return name.length > 17 ? `${name.slice(0, 16)}…` : name;
 }

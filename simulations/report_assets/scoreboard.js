@@ -1,10 +1,11 @@
 // The scoreboard: standings, one chart and one table for the trace that is looked at.
 
-import { ABSENT, make, nines, number, setAttr, setText } from "./dom.js";
+import { make, nines, number, setAttr, setText } from "./dom.js";
 import { EVERYTHING } from "./scatter.js";
 import { frame, grouped, payload, section, tiles } from "./frame.js";
 import { Table } from "./table.js";
 import { behaviour, chart, content, groupTone } from "./scoreboard_chart.js";
+import { ranking } from "./scoreboard_ranking.js";
 
 const ALL = "All traces";
 
@@ -17,6 +18,7 @@ class Board {
     this.table.body.addEventListener("pointerover", (event) => this.chart.mark(event.target.closest("tr")?.dataset.policy ?? null));
     this.table.body.addEventListener("pointerleave", () => this.chart.mark(null));
     this.note = make("span", { cls: "quiet" });
+    this.ranking = make("div", { cls: "part" });
     this.empty = make("p", { cls: "empty", text: "No policy matches the filter.", attrs: { hidden: "" } });
     this.build();
     this.arrange();
@@ -39,10 +41,12 @@ class Board {
     const variants = this.filters("variants", [...new Set(data.entries.map((entry) => entry.variant))], (name) => name);
     const search = make("input", { cls: "filter", attrs: { type: "search", placeholder: "Policy…", "aria-label": "Filter policies by name" } });
     search.addEventListener("input", () => this.choose({ words: search.value.toLowerCase() }));
-    const bar = make("div", { cls: "over", kids: [make("h2", { text: "Attainment against GPU-hours" }), tabs, this.scale, all, this.note] });
+    this.rankTitle = make("h2", { text: "Who needs least" });
+    const lead = make("div", { cls: "over", kids: [this.rankTitle, tabs, this.note] });
+    const bar = make("div", { cls: "over part", kids: [make("h2", { text: "Attainment against GPU-hours" }), this.scale, all] });
     const filters = make("div", { cls: "over", kids: [search, groups, variants] });
     const hint = make("p", { cls: "hint quiet", text: "Diamonds: as shipped; rings: other variants; curves: the best that turning the policy's main knob in hindsight gives; dotted: the front of all. Drag a box to zoom, double click for everything; a row of the table shows its policy alone." });
-    this.element = make("section", { cls: "part", kids: [bar, filters, this.chart.element, hint, this.table.element, this.empty] });
+    this.element = make("section", { cls: "part", kids: [lead, this.ranking, bar, filters, this.chart.element, hint, this.table.element, this.empty] });
   }
 
   tab(name) {
@@ -85,7 +89,13 @@ class Board {
     for (const { name, button } of this.tabs) setAttr(button, "aria-selected", String(name === trace));
     const wanted = ({ group, variant, policy }) =>
       (!groups.size || groups.has(group)) && (!variants.size || variants.has(variant)) && policy.toLowerCase().includes(words);
-    const entries = this.data.entries.filter((entry) => (trace === ALL || entry.trace === trace) && wanted(entry));
+    const here = this.data.entries.filter((entry) => trace === ALL || entry.trace === trace);
+    const entries = here.filter(wanted);
+    this.ranking.hidden = trace === ALL;
+    const contenders = here.filter((entry) => entry.group !== "bound");
+    const reached = contenders.some((entry) => entry.hours !== null);
+    setText(this.rankTitle, trace === ALL ? "All traces" : reached ? "Who needs least" : "Who came nearest to the target");
+    if (trace !== ALL) this.ranking.replaceChildren(...ranking(contenders, this.data.groups));
     const curved = new Set(entries.filter((entry) => entry.points?.length).map((entry) => entry.policy));
     const drawn = entries.map((entry) => ({ ...entry, curved: curved.has(entry.policy) }));
     this.chart.element.hidden = trace === ALL || !entries.length;
@@ -162,13 +172,11 @@ function short(name) {
 
 function boxes({ entries, traces, means }) {
   const shipped = means.shipped ?? {};
-  const ratio = (value) => (value === null || value === undefined ? ABSENT : value.toFixed(2));
+  const ratios = [["Over best metric-driven", shipped.metric], ["Over best given capacity", shipped.profile], ["Over the oracle", shipped.oracle]];
   return [
     ["Traces", String(traces.length), ""],
     ["Policies", String(new Set(entries.map((entry) => entry.policy)).size), `${entries.length} entries`],
-    ["Over best metric-driven", ratio(shipped.metric), "our defaults, geometric mean"],
-    ["Over best given capacity", ratio(shipped.profile), "our defaults, geometric mean"],
-    ["Over the oracle", ratio(shipped.oracle), "our defaults, geometric mean"],
+    ...ratios.filter(([, ratio]) => ratio).map(([name, ratio]) => [name, ratio.toFixed(2), "our defaults, geometric mean"]),
   ];
 }
 
@@ -177,7 +185,7 @@ function show(data) {
   const [lead = "", ...sentences] = data.sentences;
   frame({
     kind: "comparison", title: "Policies compared", lead, sentences,
-    parts: [tiles(boxes(data)), ...(data.standings.length ? [standings(data)] : []), board],
+    badge: data.badge, parts: [tiles(boxes(data)), board, ...(data.standings.length ? [standings(data)] : [])],
   });
 }
 

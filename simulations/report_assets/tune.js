@@ -66,7 +66,7 @@ function settings(data) {
   const best = data.recommended && data.trials.find((trial) => trial.number === data.recommended.trial);
   const rows = data.settings.map((setting) => ({ ...setting, chosen: best ? best.settings[setting.name] : null }));
   return new Table({
-    label: "Settings", rows, sort: "-importance_ratio",
+    label: "Settings", rows, sort: "-importance_ratio", limit: 12,
     columns: [
       { name: "name", label: "Setting" },
       { name: "importance_ratio", label: "Importance", hint: "Share of what moved the result", num: true, format: percent },
@@ -85,7 +85,17 @@ function parallel(data) {
     return { values: trial.settings, tone: best ? "--ttft" : reached ? "--desired" : "--load", strong: best, alpha: best ? 1 : trial.on_front ? 0.7 : 0.13 };
   });
   lines.sort((a, b) => a.strong - b.strong || a.alpha - b.alpha);
-  return new Parallel({ axes: data.settings, lines, label: "Settings of the trials" });
+  return new Parallel({ axes: telling(data), lines, label: "Settings of the trials" });
+}
+
+const AXES_MAX = 12; // more do not fit beside each other
+
+/** The settings worth an axis: those that moved the result or were recommended anew, as searched. */
+function telling({ settings: all, trials: tried, recommended }) {
+  const best = recommended && tried.find((trial) => trial.number === recommended.trial);
+  const weight = ({ name, default: shipped, importance_ratio: share }) => (share ?? 0) + (best && best.settings[name] !== shipped ? 0.001 : 0);
+  const kept = new Set([...all].sort((a, b) => weight(b) - weight(a)).slice(0, AXES_MAX));
+  return all.filter((setting) => kept.has(setting));
 }
 
 function patches(data) {
@@ -97,6 +107,7 @@ function patches(data) {
 function boxes(data) {
   const best = data.recommended && data.trials.find((trial) => trial.number === data.recommended.trial);
   const unseen = best?.held_out;
+  if (!best) return unchanged(data);
   const span = ({ low, high }, format) => `${format(low)} to ${format(high)}`;
   return [
     ["Recommended", best ? `trial ${best.number}` : ABSENT, `${nines(data.attainment_target_ratio)} asked for`],
@@ -107,16 +118,29 @@ function boxes(data) {
   ];
 }
 
+/** Nothing better was confirmed: what the shipped settings come to. */
+function unchanged({ defaults: { train, held_out: unseen }, trials: tried, settings: searched, ...data }) {
+  return [
+    ["Recommended", "shipped settings", `${nines(data.attainment_target_ratio)} asked for`],
+    ["Shipped, held out", unseen ? nines(unseen.slo_attainment_ratio) : ABSENT, `${number(data.held_out_hours)} h of traffic`],
+    ["Shipped GPU-hours, held out", unseen ? grouped(unseen.gpu_hours) : ABSENT, `${unseen ? number(unseen.gpu_hours / data.held_out_hours) : ABSENT} GPUs in the mean`],
+    ["Shipped, searched", nines(train.slo_attainment_ratio), `${number(data.train_hours)} h of traffic`],
+    ["Trials", String(tried.length), `${searched.length} settings, seed ${data.seed}`],
+  ];
+}
+
 function show(data) {
   const table = trials(data);
   const find = (trial) => {
     table.all();
     table.body.querySelector(`tr[data-trial="${trial.number}"]`).scrollIntoView({ block: "center" });
   };
+  const lines = parallel(data);
+  const more = data.settings.length > AXES_MAX ? ` The ${AXES_MAX} of ${data.settings.length} that moved the result most.` : "";
   const badge = data.kept === null ? null : data.kept ? ["good", "holds on unseen days"] : ["bad", "does not hold on unseen days"];
   const known = data.settings.filter((setting) => setting.importance_ratio !== null);
   known.sort((a, b) => b.importance_ratio - a.importance_ratio);
-  const weights = known.map(({ name, importance_ratio: share }) => [name, Math.round(share * 1000) / 10]);
+  const weights = known.filter(({ importance_ratio: share }) => share >= 0.0005).map(({ name, importance_ratio: share }) => [name, Math.round(share * 1000) / 10]);
   frame({
     kind: "tuning", title: `Tuned on ${data.traces.join(", ")}`, badge, lead: data.lead, sentences: data.sentences,
     parts: [
@@ -124,7 +148,7 @@ function show(data) {
       section("Attainment against GPUs", [pareto(data, find).element], "Grey: every trial where it was searched. Rings: the same settings on days held out; a dotted line joins the two. Drag a box to zoom."),
       ...(data.recommended && Object.keys(data.patches).length ? [section("To apply", patches(data))] : []),
       ...(weights.length ? [section("What mattered", [bars(weights.slice(0, 12), "%")], "share of what moved the result")] : []),
-      section("Settings of the trials", [parallel(data).element], "Blue: trials that reached the attainment; orange: that did not; purple: recommended. A bar marks the shipped value."),
+      section("Settings of the trials", [lines.element, lines.saves], `Blue: trials that reached the attainment; orange: that did not; purple: recommended. A bar marks the shipped value.${more}`),
       section("Settings", [settings(data).element]),
       section("Trials", [table.element]),
     ],

@@ -364,6 +364,43 @@ async def test_a_scoreboard_sorts_filters_and_changes_its_trace(tmp_path):
         assert hours == sorted(hours)
 
 
+async def test_who_needs_least_is_ranked_for_the_trace_that_is_looked_at(tmp_path):
+    ranked = "[...document.querySelectorAll('.ranked li')].map(row => row.innerText.split('\\n'))"
+    async with opened(compared(), tmp_path) as page:
+        rows = await page.value(ranked)
+        assert [row[0].split()[0] for row in rows] == [
+            "predictive", "token-rate", "keda-queue", "hpa-gpu-util",
+        ]  # fmt: skip
+        hours = [float(row[1].split()[0]) for row in rows[:3]]
+        assert hours == sorted(hours)
+        assert (rows[0][2], rows[3][2]) == ("the least", "95 %: missed the target")
+        await page.click("[role=tab][title='burst.csv.gz']")
+        assert await page.value(ranked) != rows
+        assert await text(page, ".badge") == "ours needs least"
+
+
+async def test_a_search_of_many_settings_draws_those_that_mattered(tmp_path):
+    made = front()
+    first = made["settings"][0]
+    more = [{**first, "name": f"idle.s{n}", "importance_ratio": 0.0} for n in range(20)]
+    made["settings"] = [*more, *made["settings"]]
+    for trial in (made["defaults"], *made["trials"]):
+        trial["settings"] = {**trial["settings"], **{one["name"]: 1.0 for one in more}}
+    async with opened(report_tune.render(made), tmp_path) as page:
+        assert "The 12 of 22 that moved the result most" in await text(page, "main")
+        assert "idle.s3" not in await text(page, ".bars")  # nothing that did not matter
+        wide = await page.value("document.querySelector('.parallel').scrollWidth")
+        assert wide <= await page.value("document.querySelector('main').clientWidth")
+
+
+async def test_where_nothing_better_was_found_the_shipped_settings_are_shown(tmp_path):
+    made = {**front(), "recommended": None, "patches": {}}
+    async with opened(report_tune.render(made), tmp_path) as page:
+        assert "shipped settings" in await text(page, ".tiles")
+        held = made["defaults"]["held_out"]["slo_attainment_ratio"]
+        assert f"{held * 100:.4g} %" in await text(page, ".tiles")
+
+
 async def test_a_point_of_the_scoreboard_says_whose_it_is(tmp_path):
     async with opened(compared(), tmp_path) as page:
         await page.value("document.querySelector('.scatter').scrollIntoView({block: 'center'})")
