@@ -92,7 +92,7 @@ class _Counts:
     def rows(self, count: int) -> tuple[Outcome, ...]:
         """What the first blocks came to."""
         changes = self._by_block(np.array([change.at_s for change in self._changes]))
-        reversals = self._by_block(np.fromiter(_reversed_at_s(self._changes), dtype=np.float64))
+        reversals = self._by_block(np.fromiter(reversed_at_s(self._changes), dtype=np.float64))
         hours = self._hours[:count]
         return tuple(
             Outcome(requests=r, good=g, gpu_hours=up_to - before, changes=c, reversals=v)
@@ -114,7 +114,7 @@ class _Counts:
         return found
 
 
-def _reversed_at_s(changes: Sequence[ReplicaChange]) -> Iterator[float]:
+def reversed_at_s(changes: Sequence[ReplicaChange]) -> Iterator[float]:
     """When a change went in the other direction than the one before it."""
     for one, other in itertools.pairwise(changes):
         if (one.after > one.before) != (other.after > other.before):

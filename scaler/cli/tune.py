@@ -81,9 +81,10 @@ def command(
 
     Attainment against GPU-hours, on a part of the traces; what is recommended for --attainment is
     confirmed on the rest of them: every second day, the last third of less than two days, or every
-    third trace. Writes front.json, report.html, patch.yaml (the daemon's configuration) and
-    patch-scaledobject.yaml (a trigger's metadata) into DIR. A search that was stopped goes on where
-    it was, and more --trials continue it.
+    third trace. Settings that change the count more often than the shipped ones, there or under a
+    slow load, are never recommended. Writes front.json, report.html, patch.yaml (the daemon's
+    configuration) and patch-scaledobject.yaml (a trigger's metadata) into DIR. A search that was
+    stopped or killed goes on where it was, to the same front, and more --trials continue it.
 
     Example: scaler tune last-week.csv.gz --trials 200 --attainment 0.99 --out tuned/
     """

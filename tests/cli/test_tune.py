@@ -83,6 +83,8 @@ def test_it_writes_what_it_found_and_patches_that_apply(
     assert (status, errors) == (0, [])
     front = json.loads((out / "front.json").read_text())
     assert printed.splitlines()[-3:] == [f"written to {out}", "", front["advice"]]
+    assert set(front["findings"]) <= set(printed.splitlines()), "overfitting is not hidden"
+    assert front["findings"][0].startswith("Very weak evidence"), "of twenty minutes"
     chosen = front["recommended"]["trial"]
     assert f"{chosen:>6} " in printed
     assert len(front["trials"]) + front["given_up"] == 8
