@@ -22,7 +22,8 @@ import pyarrow.parquet as pa_parquet
 
 from scaler.errors import ScenarioError
 from simulations.streams import generator
-from simulations.trace_chunks import Requests, join, merge, shifted
+from simulations.trace_chunks import Requests, join, shifted
+from simulations.trace_copies import superposed
 from simulations.trace_formats import (
     DIALECTS,
     BadRow,
@@ -284,7 +285,8 @@ def scale(chunks: Iterable[Requests], *, load_factor: float, seed: int) -> Itera
     A factor F is the sum of floor(F) copies of the trace and one more with each request kept with
     probability F - floor(F).  The first copy is as it is; the others are later by a fixed shift
     each, drawn once in [60, 600) s, so that each keeps its own bursts and the sum keeps the shape
-    of the day.  Which requests are kept depends on the seed, not on the size of the chunks.
+    of the day.  The sum is as long as the trace and has its full load from the beginning.
+    Which requests are kept depends on the seed, not on the size of the chunks.
     """
     if not 0.0 < load_factor <= 1000.0:
         raise ScenarioError(f"load_factor = {load_factor}, must be in (0, 1000]")
@@ -294,19 +296,17 @@ def scale(chunks: Iterable[Requests], *, load_factor: float, seed: int) -> Itera
     shifts_s = generator(seed, "superpose").uniform(60.0, SHIFT_MAX_S, copies)
     shifts_s[0] = 0.0
     thinning = generator(seed, "thin")
-    held: list[Requests] = []
-    for chunk in chunks:
-        kept = chunk.pick(thinning.random(len(chunk)) < part) if part > 0.0 else chunk
-        for copy, shift_s in enumerate(shifts_s):
-            held.append(shifted(kept if copy == whole else chunk, by_s=float(shift_s)))
-        # Later chunks bring nothing earlier than the last arrival of this one.
-        merged = merge(held)
-        ready = int(np.searchsorted(merged.arrival_s, chunk.arrival_s[-1], side="left"))
-        held = [merged.pick(slice(ready, None))]
-        if ready:
-            yield merged.pick(slice(0, ready))
-    if held and len(held[0]):
-        yield held[0]
+
+    def copied() -> Iterator[list[Requests]]:
+        for chunk in chunks:
+            if len(chunk):
+                kept = chunk.pick(thinning.random(len(chunk)) < part) if part > 0.0 else chunk
+                yield [*[chunk] * whole, *([kept] if part > 0.0 else [])]
+
+    if copies == 1:
+        yield from (kept for (kept,) in copied() if len(kept))
+    else:
+        yield from superposed(copied(), shifts_s.tolist())
 
 
 def cut_out(chunks: Iterable[Requests], *, from_s: float, until_s: float) -> Iterator[Requests]:

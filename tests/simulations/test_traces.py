@@ -344,8 +344,51 @@ def test_scaling_does_not_depend_on_the_chunks(
     np.testing.assert_array_equal(np.sort(chunked.prompt_tokens), np.sort(at_once.prompt_tokens))
     np.testing.assert_array_equal(chunked.prompt_tokens, at_once.prompt_tokens)
     assert np.all(np.diff(chunked.arrival_s) >= 0.0)
-    if load_factor == int(load_factor):
-        assert len(chunked) == 500 * load_factor
+    assert chunked.arrival_s[-1] <= requests.arrival_s[-1], "the sum is as long as the trace"
+
+
+@pytest.mark.parametrize("load_factor", [2.0, 4.0])
+def test_a_sum_has_its_full_load_from_the_first_minute_to_the_last(load_factor: float) -> None:
+    """Ten arrivals a second: 600 a minute, times the factor, in each minute of two hours."""
+    requests = _steady(span_s=7200)
+    scaled = join(list(scale(in_chunks(requests, [997] * 71), load_factor=load_factor, seed=3)))
+    minutes = np.bincount((scaled.arrival_s // 60.0).astype(np.int64))
+    assert minutes[120:].sum() <= 1, "the very last arrival is at 7200 s"
+    minutes = minutes[:120]
+    assert minutes.min() >= 0.98 * 600 * load_factor
+    assert minutes.max() <= 1.02 * 600 * load_factor
+
+
+@pytest.mark.parametrize("span_s", [0, 1, 59, 400, 1199, 1201])
+def test_a_trace_shorter_than_the_shifts_is_multiplied_too(span_s: int) -> None:
+    requests = _steady(span_s=span_s)
+    scaled = join(list(scale([requests], load_factor=4.0, seed=3)))
+    assert len(scaled) == pytest.approx(4 * len(requests), rel=0.01)
+    assert scaled.arrival_s[0] >= 0.0
+    assert scaled.arrival_s[-1] <= requests.arrival_s[-1]
+    assert np.all(np.diff(scaled.arrival_s) >= 0.0)
+
+
+def test_a_copys_beginning_is_not_the_first_copys_once_more() -> None:
+    """Prompts tell requests apart: in the first minute of a sum no request is played twice."""
+    requests = _steady(span_s=7200)
+    numbered = dataclasses.replace(
+        requests, prompt_tokens=np.arange(1, len(requests) + 1, dtype=np.int32)
+    )
+    scaled = join(list(scale([numbered], load_factor=4.0, seed=3)))
+    first = scaled.prompt_tokens[scaled.arrival_s < 60.0]
+    assert len(np.unique(first)) == len(first)
+
+
+def _steady(*, span_s: int) -> Requests:
+    """Ten arrivals a second."""
+    count = 10 * span_s + 1
+    return Requests(
+        arrival_s=np.arange(count) / 10.0,
+        prompt_tokens=np.full(count, 10, dtype=np.int32),
+        output_tokens=np.full(count, 5, dtype=np.int32),
+        tenant=np.zeros(count, dtype=np.int32),
+    )
 
 
 @pytest.mark.parametrize("load_factor", [0.25, 1.75, 3.0])
