@@ -12,6 +12,7 @@ import click
 
 from scaler.cli.progress import Progress, shown, time_left
 from scaler.cli.simulation_options import scenario, simulation_options, simulator_needed
+from scaler.cli.trace_files import dates
 from scaler.cli.tune_patches import CONFIG, SCALED_OBJECT, config_patch, scaled_object_patch
 from scaler.errors import ScalerError, ScenarioError
 
@@ -134,6 +135,8 @@ def _scenarios(
             raise ScenarioError(f"{path}: two traces may not have the same file name")
         watcher.say(f"reading {path}")
         trace = stored_trace(path, folder=folder, skip_bad_rows=skip_bad_rows)
+        for line in dates([trace]):
+            click.echo(line, err=True)
         made[path.name] = scenario(trace, policy="predictive", **options)
     return made
 
