@@ -194,7 +194,6 @@ def test_a_baseline_is_tuned_on_the_traces_after_tune_on(run, traces, tmp_path: 
         (("--policies", "fixed:x"), ("policy = fixed:x", "whole number in [1, 10000]")),
         (("--policies", "fixed:40"), ("policy = fixed:40", "[1, 32]", "--max-replicas")),
         (("--screen-until-s", "60"), ("--screen-until-s = 60", "needs --frontier")),
-        (("--slo-ttft-s", "0.001"), ("none of ", "requests can meet the objectives")),
         (("--jobs", "0"), ("jobs = 0", "[1, 1024]")),
         (("--attainment", "1"), ("sloAttainmentTarget", "'1'")),
         (("--set", "nonsense=1"), ("nonsense",)),
@@ -214,6 +213,15 @@ def test_wrong_input_is_one_line_and_status_2(  # type: ignore[no-untyped-def]
     assert errors[0].startswith("error: ")
     for part in parts:
         assert part in errors[0]
+
+
+def test_a_trace_that_nobody_can_serve_compares_nothing(run, traces, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    status, printed, errors = run(
+        traces[0], "--out", str(tmp_path / "out"), *TINY, "--slo-ttft-s", "0.01"
+    )
+    assert (status, printed) == (2, "")
+    assert "requests can meet the objectives, not even alone on a replica of " in errors[-1]
+    assert "tokens of prompt and output together" in errors[-1]
 
 
 def test_a_bad_row_is_named_or_skipped(run, traces, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
