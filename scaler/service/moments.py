@@ -2,7 +2,7 @@
 
 A decision without its measurements, with four digits of every number, takes some hundred bytes
 beside others of its kind.  All targets share one room: where there are few every decision of a day
-has a place in it, where there are a thousand every change of a count and one every half hour.
+has a place in it, where there are a thousand every change of a count and one every 45 minutes.
 """
 
 import re
@@ -21,7 +21,7 @@ from scaler.service.codec import decode, encode
 from scaler.service.loop import TickReport
 from scaler.service.registry import state_name
 
-ROOM_BYTES = 8 << 20
+ROOM_BYTES = 6 << 20
 RECORD_BYTES = 190  # of one in a block; measured on two days of a simulated fleet
 DAY_S = 86400.0
 UNCLAIMED_S = 600.0  # a target that has not come back by then is gone

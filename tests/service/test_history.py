@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from scaler.core.model import Cause, NoData, Stage
-from scaler.service.history import COARSE_ROWS_MAX, COARSE_S, COLUMNS, ROWS_MAX, STEP, History
+from scaler.service.history import (
+    COARSE_ROWS_MAX,
+    COARSE_S,
+    COLUMNS,
+    ROWS_MAX,
+    STEP,
+    History,
+    Ring,
+)
 from tests.service.fakes import START_S, Fleet, key, world
 
 TICK_S = 15.0
@@ -120,3 +128,21 @@ async def test_dropped_triggers_are_forgotten_and_unknown_ones_have_no_rows() ->
     made.cluster.facts.clear()
     await made.tick(1, every_s=601.0)
     assert rows_of(history) == []
+
+
+def test_what_is_packed_comes_back_and_takes_less() -> None:
+    ring = Ring(ROWS_MAX)
+    noise = np.random.default_rng(3)
+    rows = []
+    for place in range(3 * ROWS_MAX):
+        counts = [4.0, 4.0, 4.0, 4.0, 0.0, 2.0]
+        values = np.float16(noise.uniform(0.0, 30.0, len(COLUMNS) - 1 - len(counts)))
+        rows.append([START_S + TICK_S * place + noise.uniform(), *counts, *values])
+        ring.push(np.array(rows[-1]))
+    assert ring.full
+    np.testing.assert_array_equal(ring.rows(), np.array(rows[-ROWS_MAX:]))
+    np.testing.assert_array_equal(ring.rows(7), np.array(rows[-7:]))
+    again = Ring(ROWS_MAX)
+    again.restore(ring.saved())
+    np.testing.assert_array_equal(again.rows(), ring.rows())
+    assert ring.bytes < 0.8 * ROWS_MAX * 38  # of random numbers: those of a fleet take half
