@@ -168,6 +168,10 @@ def _with_terms(item: Any) -> dict[str, Any]:
     return {**dataclasses.asdict(item), "terms": dict(item.terms)}
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def _told_window(target: str, found: Window) -> _Told:
     """Every change, and the span of the count."""
     namespace, _, name = target.partition("/")
@@ -175,8 +179,8 @@ def _told_window(target: str, found: Window) -> _Told:
         f"{target} from {spelled(found.from_at_s)} to {spelled(found.to_at_s)}",
     ]
     lines.append(
-        f"{found.replicas_first} replicas wanted at first, {found.replicas_min} to"
-        f" {found.replicas_max}; {len(found.changes)} changes in {found.decisions:,} decisions"
+        f"{found.replicas_first} wanted at first, {found.replicas_min} to {found.replicas_max};"
+        f" {_counted(len(found.changes), 'change')} in {_counted(found.decisions, 'decision')}"
     )
     lines += [
         f"  {spelled(change.at_s)}  {change.before} to {change.after}: {change.headline}"

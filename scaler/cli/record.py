@@ -26,8 +26,15 @@ PARTS = ".parts"
 )
 @history_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the drawn requests.")
+@click.option(
+    "--gpus-per-replica",
+    type=click.IntRange(min=1),
+    help="So that reports on the log tell GPU-hours, which no metric of the engine does.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print record.json on standard output.")
-def command(*, out: Path, seed: int, as_json: bool, **options: Any) -> None:
+def command(
+    *, out: Path, seed: int, gpus_per_replica: int | None, as_json: bool, **options: Any
+) -> None:
     """Record a past window of a live system from its Prometheus.
 
     Writes trace.csv.gz (arrivals balanced from counters, lengths from histograms: simulate, compare
@@ -45,6 +52,8 @@ def command(*, out: Path, seed: int, as_json: bool, **options: Any) -> None:
     Then: scaler report --advisory --log week/decisions.jsonl.gz --days 7
     """
     source = source_of(**options)
+    asked = dataclasses.replace(source.asked, gpus_per_replica=gpus_per_replica or 0)
+    source = dataclasses.replace(source, asked=asked)
     try:
         with shown() as progress:
             source = resolved(source)

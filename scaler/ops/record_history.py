@@ -51,6 +51,7 @@ class Asked:
     chunk_s: float = 3600.0
     lengths_s: float = LENGTHS_EVERY_S  # of which lengths are the requests that finished
     lengths_every_s: float = LENGTHS_EVERY_S
+    gpus_per_replica: int = 0  # 0 is not known: no counter of an engine tells
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a window that cannot be fetched."""

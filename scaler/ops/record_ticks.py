@@ -88,7 +88,7 @@ def collected(
                 target.key
             ]
             yield Collected(
-                at_s=at_s, samples=samples, replicas=_replicas(now, target.pods or (), at_s)
+                at_s=at_s, samples=samples, replicas=_replicas(now, target.pods or (), at_s, asked)
             )
 
 
@@ -154,7 +154,7 @@ def _reply(cells: Sequence[Cell]) -> Reply:
 
 
 def _replicas(
-    now: Mapping[str, Sequence[Cell]], pods: Sequence[PodRef], at_s: float
+    now: Mapping[str, Sequence[Cell]], pods: Sequence[PodRef], at_s: float, asked: Asked
 ) -> Replicas | NoData:
     """By kube-state-metrics where there is one, else counted from the pods."""
     counts = {
@@ -168,8 +168,16 @@ def _replicas(
             wanted=counts["wanted"],
             current=counts["current"],
             ready=counts["ready"],
+            gpus_per_replica=asked.gpus_per_replica,
         )
     if not pods:
         return NoData(cause=Cause.EMPTY, detail="no pod answered, and no Kubernetes API is used")
     seen = len(pods)
-    return Replicas(seen_at_s=at_s, wanted=seen, current=seen, ready=seen, inferred=True)
+    return Replicas(
+        seen_at_s=at_s,
+        wanted=seen,
+        current=seen,
+        ready=seen,
+        inferred=True,
+        gpus_per_replica=asked.gpus_per_replica,
+    )

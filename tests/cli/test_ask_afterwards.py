@@ -167,6 +167,9 @@ def test_a_window_is_explained_by_its_changes(run: Run, tmp_path: Path) -> None:
     told = json.loads(printed)
     assert len(told["changes"]) == len(lines) - 2 > 2
     assert all(one["before"] != one["after"] for one in told["changes"])
+    first = told["changes"][0]["at_s"]
+    window = ("--from", f"{first - 15:.0f}", "--to", f"{first:.0f}")
+    assert "1 change in 2 decisions" in run("explain", "--log", log, *window)[1]
 
 
 def test_what_another_version_or_no_state_leaves_open_is_said(run: Run, tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ def recorded(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _record(url: str, out: Path, *more: str, target: str = f"{NAMESPACE}/{WORKLOAD}"):  # type: ignore[no-untyped-def]  # click's own
     window = ("--from", f"{EPOCH_S:.0f}", "--to", f"{EPOCH_S + HOURS * 3600.0:.0f}")
     asked = ("--prometheus-url", url, "--target", target, *window, "--out", str(out))
+    more = ("--gpus-per-replica", "4", *more)
     return CliRunner().invoke(cli, ["record", *asked, *more], standalone_mode=False)
 
 
@@ -133,3 +134,4 @@ def test_a_recording_is_compared_with_what_scaled_then(recorded: Path) -> None:
     (one,) = json.loads(ran.stdout)["targets"]
     assert not any("active" in reason for reason in one["reasons"])
     assert one["watched_hours"] == pytest.approx(HOURS)
+    assert one["gpus_per_replica"] == 4
