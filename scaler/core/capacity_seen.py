@@ -37,6 +37,7 @@ _RATE_S = 60.0  # of the rates against which latencies are held: their window
 _CALM_LOAD = 0.9
 _STRETCH_PRIOR = 10.0  # late requests that weigh as much as the prior
 _STRETCH_WEIGHT_MAX = 300.0  # late requests that are remembered
+_STRETCH_WINDOW_MAX = 15.0  # of them in one window: they waited together, which is one event
 _STRETCH_MAX = 5.0
 _STRETCH_STEP = 0.1
 _WINDOW_SAMPLES = 4
@@ -297,8 +298,9 @@ def see_stretch(
     if found is None:
         return before
     target = math.log(min(max(found.stretch, 1.0), _STRETCH_MAX))
-    step = (target - before.log) * found.late / (before.weight + found.late + _STRETCH_PRIOR)
+    late = min(found.late, _STRETCH_WINDOW_MAX)
+    step = (target - before.log) * late / (before.weight + late + _STRETCH_PRIOR)
     return Stretch(
         log=before.log + min(max(step, -_STRETCH_STEP), _STRETCH_STEP),
-        weight=min(before.weight + found.late, _STRETCH_WEIGHT_MAX),
+        weight=min(before.weight + late, _STRETCH_WEIGHT_MAX),
     )

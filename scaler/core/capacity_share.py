@@ -42,8 +42,9 @@ _SOLVE_STEPS = 8
 _SLACK_MAX = 2.0
 _SLACK_GOOD = 2e-3
 _SHARE_LIKELY = 0.7
-_STRETCH_REQUESTS_MIN = 2.0  # above a bound, to say something of the tail
-_STRETCH_TAIL_MIN, _STRETCH_TAIL_MAX = 0.005, 0.3  # of all requests
+_STRETCH_REQUESTS_MIN = 1.0  # above a bound, to say something of the tail
+_STRETCH_TAIL_MIN, _STRETCH_TAIL_MAX = 0.0025, 0.3  # of all requests
+_STRETCH_RAMP = math.log(4.0)  # from saying something of the tail to being all of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,18 +236,30 @@ def seen_stretch(
     if batch.prompt <= 0.0:
         return None
     total = latency.total
-    enough = max(_STRETCH_REQUESTS_MIN, _STRETCH_TAIL_MIN * total)
-    above = latency.counts[-1]
-    place = len(latency.bounds_s) - 1
-    while place >= 0 and above < enough:
-        above += latency.counts[place]
-        place -= 1
-    if place < 0 or above > _STRETCH_TAIL_MAX * total:
-        return None
-    bound_s = latency.bounds_s[place]
-    eta, left_s = _prefill(batch, bound_s)(rate)
-    rho = rate / eta
-    if rho >= 1.0 or left_s <= 0.0:
-        return None
-    waits = 1.0 - rho**waiting_replicas
-    return SeenStretch(stretch=waits * eta * left_s / math.log(total / above), late=above)
+    above, left, log, late = 0.0, 1.0, 0.0, 0.0
+    for bound_s, count in zip(reversed(latency.bounds_s), reversed(latency.counts), strict=False):
+        above += count
+        if above > _STRETCH_TAIL_MAX * total:
+            break
+        eta, left_s = _prefill(batch, bound_s)(rate)
+        part = left * _belief(above, total)
+        if part > 0.0 and rate < eta and left_s > 0.0:
+            waits = 1.0 - (rate / eta) ** waiting_replicas
+            stretch = waits * eta * left_s / math.log(total / above)
+            log += part * math.log(max(stretch, _TINY))
+            late += part * above
+            left -= part
+        if left <= 0.0:
+            break
+    known = 1.0 - left
+    return SeenStretch(stretch=math.exp(log / known), late=late / known) if known > 0.0 else None
+
+
+def _belief(above: float, total: float) -> float:
+    """How far the tail above a bound is believed in, 0 to 1; the rest goes to the bound below.
+
+    A threshold instead would let chance decide between two bounds from one window to the next, and
+    a tail that is no exponential tells each something else.
+    """
+    least = max(_STRETCH_REQUESTS_MIN, _STRETCH_TAIL_MIN * total)
+    return min(max(math.log(max(above, _TINY) / least) / _STRETCH_RAMP, 0.0), 1.0)

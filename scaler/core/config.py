@@ -218,7 +218,7 @@ class HoldDownConfig:
         1.5, low=0.0, high=20.0, tune=True, why="hold at least so many start-up times"
     )
     margin_ratio: float = setting(
-        0.09,
+        0.08,
         low=0.0,
         high=1.0,
         tune=True,
@@ -230,6 +230,12 @@ class HoldDownConfig:
         high=5.0,
         tune=True,
         why="least standard deviations above the level, however cheap a miss: else it comes back",
+    )
+    scatter_factor: float = setting(
+        2.0,
+        low=0.0,
+        high=20.0,
+        why="a fall must be clear of so many standard deviations of the level's own noise",
     )
 
 

@@ -191,6 +191,7 @@ def _situation(
         load=made.load,
         level=level_of(made.load, state, config, made.now_s),
         before=count_before(state, config, wanted, made.now_s),
+        falling=state.last_count is not None and state.last_count < wanted,
         wanted=wanted,
         ready=ready,
         coming=coming,

@@ -22,7 +22,7 @@ from scaler.core.model import (
 )
 from scaler.core.stages import Steps, count_of, limits, then
 
-POLICY_VERSION = "2"  # part of every record: replay compares decisions across versions
+POLICY_VERSION = "3"  # part of every record: replay compares decisions across versions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

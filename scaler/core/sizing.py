@@ -37,6 +37,17 @@ def cost_sigma(capacity: Capacity) -> float:
     return math.log(capacity.request_cost_high_s / capacity.request_cost_s) / _INTERVAL_SIGMAS
 
 
+def load_sigma(load: float, capacity: Capacity, *, over_s: float) -> float:
+    """Standard deviation of a load that fades with ``over_s``, if requests come at random.
+
+    Poisson arrivals of cost s make shot noise of variance ``rate * E[s ** 2] / (2 * over_s)``
+    (Campbell 1909); with costs as spread as an exponential distribution E[s ** 2] = 2 * E[s] ** 2:
+
+        sigma = sqrt(load * request_cost_s / over_s)
+    """
+    return math.sqrt(max(load, 0.0) * capacity.request_cost_s / over_s)
+
+
 def count_for(
     load: float,
     margins: Margins,

@@ -9,6 +9,7 @@ from operator import attrgetter
 from scaler.core.config import HoldDownConfig, PolicyConfig
 from scaler.core.model import NoData, Proposal, Signal, Stage, Step, Terms
 from scaler.core.proposals import Situation, attainment, objective, relief, sized
+from scaler.core.sizing import load_sigma
 
 Steps = tuple[Step, ...]
 
@@ -38,17 +39,27 @@ def keep(steps: Steps, at: Situation) -> Steps:
 
     The load is its level over some minutes, or the highest that is forecast for the time in which
     a replica would have to be started again.  However cheap a miss, some standard deviations are
-    left, or the replica would be wanted back at once.
+    left, or the replica would be wanted back at once.  A step down begins only where the count
+    would also carry some standard deviations of the level's own noise, which is a dead band: it
+    grows with the square root of the load, while a replica's worth stays one.
     """
     count = count_of(steps)
     if count >= at.wanted:
         return steps
     hold = at.config.hold_down
     load = max(at.level, at.forecast.load_horizon) * (1.0 + hold.margin_ratio)
+    band = hold.scatter_factor * load_sigma(load, at.capacity, over_s=hold.level_s)
     sigmas = max(at.margins.sigmas, hold.sigma_min_factor)
-    enough = sized(at, load, replace(at.margins, sigmas=sigmas))
-    replicas = min(max(count, enough), at.wanted)
-    terms = (("margin_ratio", hold.margin_ratio), ("load", load), ("sigmas", sigmas))
+    margins = replace(at.margins, sigmas=sigmas)
+    if not at.falling and sized(at, load + band, margins) >= at.wanted:
+        load += band
+    replicas = min(max(count, sized(at, load, margins)), at.wanted)
+    terms = (
+        ("margin_ratio", hold.margin_ratio),
+        ("load", load),
+        ("sigmas", sigmas),
+        ("band", band),
+    )
     return then(steps, Stage.KEEP, replicas, terms)
 
 

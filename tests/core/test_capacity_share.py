@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scaler.core.capacity_seen import CALM_SAMPLES, Flow, Stretch, see_stretch
 from scaler.core.capacity_share import Batch, Objective, carried_per_s, seen_stretch
 from scaler.core.model import Latency
+from tests.core.play import observation
 
 CHAT = Batch(
     prompt=1000.0,
@@ -147,6 +149,39 @@ def test_the_stretch_of_a_tail_is_found_again() -> None:
     many = seen_stretch(PROMPTS, 5.0, histogram(2.5, 600.0), waiting_replicas=50.0)
     assert many is not None
     assert many.stretch == pytest.approx(4.0, rel=1e-3)
+
+
+def test_chance_in_the_last_bucket_does_not_choose_the_stretch() -> None:
+    """A tail that is no exponential: 1.1 % are beyond 1.6 s, where a decay of 3 says (10 - 5) / 3.
+
+    Up to 1.5 % of 8000 are beyond 2.6 s as well, which alone says twice as much.  Two of them more
+    or less move the stretch by a few percent, wherever they are.
+    """
+    close = histogram(3.0, 8000.0)
+
+    def seen(late: float) -> float:
+        counts = (*close.counts[:-2], close.counts[-2] - late, close.counts[-1] + late)
+        found = seen_stretch(PROMPTS, 5.0, replace(close, counts=counts), waiting_replicas=1.0)
+        assert found is not None
+        return found.stretch
+
+    found = [seen(float(late)) for late in range(0, 120, 2)]
+    assert max(abs(math.log(b / a)) for a, b in pairwise(found)) < 0.05
+    assert found[-1] > 1.15 * found[0]
+
+
+def test_many_late_requests_of_one_window_are_one_event() -> None:
+    """From 300 late requests at a stretch of 1, a window of 600 more at 2 moves it by 15 of 325."""
+    seen = observation({"at_s": "15", "ready": "1", "rate": "5"})
+    after = see_stretch(
+        replace(seen, ttft=histogram(2.5, 120_000.0)),
+        PROMPTS,
+        Flow(requests_per_s=5.0, calm_samples=CALM_SAMPLES),
+        Stretch(log=0.0, weight=300.0),
+        gain=0.6,
+    )
+    assert after.log == pytest.approx(math.log(2.0) * 15.0 / (300.0 + 15.0 + 10.0), rel=1e-3)
+    assert after.weight == 300.0
 
 
 def test_a_histogram_that_says_nothing_has_no_stretch() -> None:

@@ -51,6 +51,7 @@ def situation(wanted: int = 4, **cells: str) -> Situation:
         load=load,
         level=load,
         before=wanted,
+        falling=False,
         wanted=wanted,
         ready=wanted,
         coming=0,
@@ -133,6 +134,26 @@ def test_keep_never_asks_for_more_than_there_are() -> None:
     """A load of 2.35 with 10 % needs 4; where 3 run and the proposal is 2, it keeps 3."""
     at = replace(LOADED, wanted=3)
     assert count_of(keep(first(2), at)) == 3
+
+
+def test_a_step_down_begins_clear_of_the_noise_of_the_level_and_then_goes_all_the_way() -> None:
+    """A load of 2.6 * 0.625 = 1.625 with 10 % is 1.79; 15 s of level scatter by 0.27.
+
+    Two replicas carry it with no standard deviation of that to spare and not with one: 2.06.
+    """
+
+    def kept(wanted: int, factor: float, *, falling: bool = False) -> int:
+        at = situation(wanted, rate="2.6")
+        hold = replace(at.config.hold_down, scatter_factor=factor)
+        margins = replace(at.margins, sigmas=0.0)
+        config = replace(at.config, hold_down=hold)
+        at = replace(at, config=config, margins=margins, falling=falling)
+        return count_of(keep(first(1), at))
+
+    assert kept(3, 0.0) == 2
+    assert kept(3, 1.0) == 3
+    assert kept(3, 1.0, falling=True) == 2  # decided before, and the HPA waits: not taken back
+    assert kept(4, 1.0) == 2  # three carry that too, so it goes to where it would be without
 
 
 def test_the_veto_of_latency_ends_where_load_can_have_no_part_in_it() -> None:
