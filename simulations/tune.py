@@ -156,7 +156,7 @@ class _Search:
         members = [confirmed[one.number] for one in front(candidates)]
         sure = None if chosen is None else self._sure(rows, chosen.number)
         both = generalised(members, shipped)
-        traces = [] if chosen is None else self._on_traces(rows, chosen.number)
+        traces = self._on_traces(rows, SHIPPED_TRIAL if chosen is None else chosen.number)
         flapped = sum(one.exceeded > 0.0 for one in candidates)
         said = advice(
             choice,

@@ -182,7 +182,11 @@ class Study:
         self._tried[tried.number] = tried
 
     def _trial(self, number: int) -> Any:
-        """Optuna's own trial, also where another process asked for it."""
+        """Optuna's own trial, also where another process asked for it.
+
+        Making one samples; the estimator is not to do that for nothing.
+        """
+        self._study.sampler = self._optuna.samplers.RandomSampler(seed=0)
         study = self._storage.get_study_id_from_name(STUDY)
         return self._optuna.trial.Trial(
             self._study, self._storage.get_trial_id_from_study_id_trial_number(study, number)

@@ -1,6 +1,8 @@
 """The search: reproducible, resumable, blind to what is held out."""
 
-from collections.abc import Callable, Sequence
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,31 +41,22 @@ def _trials(found: Found) -> list[Any]:
     return [(one["number"], one["settings"], one["train"]) for one in found.front["trials"]]
 
 
-class _StoppedError(Exception):
-    """Ctrl-C, for a test."""
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from simulations.executor import SerialExecutor
+from simulations.tune import tune
+from tests.simulations.tune_cases import Silent, plan, requests, scenario
 
+class Killed(Silent):
+    def tried(self, tried, front, *, ran):
+        if ran == 11:  # in the middle of the second batch
+            os.kill(os.getpid(), signal.SIGKILL)
 
-class _StopsAfter(SerialExecutor):
-    """Ends in the middle of a batch."""
-
-    def __init__(self, count: int) -> None:
-        self._left = count
-
-    def map(
-        self,
-        function: Callable[[Any], Any],
-        jobs: Sequence[Any],
-        *,
-        ended: Callable[[int, Any], None] | None = None,
-    ) -> list[Any]:
-        def counted(place: int, result: Any) -> None:
-            if self._left == 0:
-                raise _StoppedError
-            self._left -= 1
-            assert ended is not None
-            ended(place, result)
-
-        return super().map(function, jobs, ended=counted)
+folder = Path(sys.argv[1])
+one = scenario(folder, "one.csv.gz", requests(5, rate_per_s=10.0))
+tune(plan({"one.csv.gz": one}, folder / "s.journal", trials=20), SerialExecutor(), Killed())
+"""
 
 
 def test_the_defaults_are_the_first_trial(found: Found) -> None:
@@ -99,16 +92,18 @@ def test_more_processes_find_the_same(one: dict[str, Any], found: Found, tmp_pat
     assert _trials(first) == alone
 
 
-def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(
+def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(
     one: dict[str, Any], found: Found, tmp_path: Path
 ) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    repository = Path(__file__).resolve().parents[2]
+    killed = subprocess.run(command, check=False, cwd=repository, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     asked = plan(one, tmp_path / "s.journal", trials=20)
-    with pytest.raises(_StoppedError):
-        tune(asked, _StopsAfter(11), Silent())
     watcher = Silent()
     resumed = tune(asked, SerialExecutor(), watcher)
     assert watcher.ran == list(range(1, 10)), "eleven were kept"
-    assert [t[:2] for t in _trials(resumed)] == [t[:2] for t in _trials(found)]
+    assert resumed == found
     again = Silent()
     assert tune(asked, SerialExecutor(), again) == resumed
     assert (again.ran, again.confirmed) == ([], 0), "all of it was kept"
@@ -150,6 +145,12 @@ def test_of_two_traces_one_is_held_out(one: dict[str, Any], tmp_path: Path) -> N
     assert first["held_out"] is not None
     assert first["held_out"]["gpu_hours"] == pytest.approx(unseen.gpu_hours)
     assert first["held_out"]["slo_attainment_ratio"] == unseen.slo_attainment_ratio
+    searched, held_out = found.front["by_trace"]
+    assert (searched["trace"], searched["held_out"]) == (ONE, False)
+    assert (held_out["trace"], held_out["held_out"]) == ("two.csv.gz", True)
+    assert searched["shipped"]["gpu_hours"] == pytest.approx(alone.gpu_hours)
+    assert held_out["shipped"]["reversals"] == unseen.reversals
+    assert any(text.startswith("Over 2 traces") for text in found.front["findings"])
 
 
 def test_a_storage_of_another_search_is_refused(one: dict[str, Any], tmp_path: Path) -> None:
