@@ -45,8 +45,10 @@ _VALUE_MAX = float(np.finfo(np.float16).max)  # its three digits are what a char
 
 
 class SavedRing(msgspec.Struct):
-    """Rows in order of time, as the bytes of their arrays."""
+    """Rows as they are kept: packed, ``size`` at a time, and the arrays of those that are not."""
 
+    size: int
+    packed: list[bytes]
     at_s: bytes
     counts: bytes
     values: bytes
@@ -98,19 +100,25 @@ class Ring:
         self._count_up()
 
     def saved(self) -> SavedRing:
-        """Every row as bytes."""
-        at_s, counts, values = (part.tobytes() for part in self._parts(self._rows))
-        return SavedRing(at_s=at_s, counts=counts, values=values)
+        """Every row, without unpacking any."""
+        arrays = (self._at_s, self._counts, self._values)
+        at_s, counts, values = (array[: self._open].tobytes() for array in arrays)
+        return SavedRing(
+            size=len(self._at_s), packed=[*self._packed], at_s=at_s, counts=counts, values=values
+        )
 
     def restore(self, saved: SavedRing) -> None:
-        """Take in what was saved."""
-        parts = (np.frombuffer(saved.at_s, dtype=self._at_s.dtype), *(
-            np.frombuffer(told, dtype=mine.dtype).reshape(-1, mine.shape[1])
-            for mine, told in ((self._counts, saved.counts), (self._values, saved.values))
-        ))  # fmt: skip
-        for row in zip(*parts, strict=True):
-            self._at_s[self._open], self._counts[self._open], self._values[self._open] = row
-            self._count_up()
+        """Take in what was saved; nothing of rows that were packed otherwise."""
+        if saved.size != len(self._at_s):
+            return
+        for mine, told in (
+            (self._at_s, saved.at_s), (self._counts, saved.counts), (self._values, saved.values),
+        ):  # fmt: skip
+            rows = np.frombuffer(told, dtype=mine.dtype).reshape(-1, *mine.shape[1:])
+            mine[: len(rows)] = rows
+            self._open = len(rows)
+        self._packed.extend(saved.packed)
+        self.filled = len(saved.packed) * saved.size + self._open
 
     def rows(self, last: int | None = None) -> Row:
         """The rows in order of time, all or so many of the last ones."""

@@ -1,6 +1,6 @@
 """The past that the page shows, in a file beside the checkpoint, so that a restart keeps it.
 
-One frame a target, written one after the other by a thread: a thousand targets take some 13 MB of
+One frame a target, written one after the other by a thread: a thousand targets take some 10 MB of
 disk and the memory of one.  A file that cannot be read, or is of another version, is said and left:
 the past begins anew, and nothing else depends on it.
 """

@@ -145,4 +145,7 @@ def test_what_is_packed_comes_back_and_takes_less() -> None:
     again = Ring(ROWS_MAX)
     again.restore(ring.saved())
     np.testing.assert_array_equal(again.rows(), ring.rows())
+    other = Ring(7)  # packed by sevens: what others packed is not for it
+    other.restore(ring.saved())
+    assert other.filled == len(other.rows()) == 0
     assert ring.bytes < 0.8 * ROWS_MAX * 38  # of random numbers: those of a fleet take half
