@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from scaler.core.config import BudgetConfig, SloConfig
+from scaler.core.made import maker
 from scaler.core.model import Latency, NoData, Observation
 from scaler.core.window import decay
 
@@ -52,6 +53,9 @@ class BudgetState:
     roomy_missed: float = 0.0
 
 
+make_budget_state = maker(BudgetState)
+
+
 def update_budget(
     observation: Observation,
     state: BudgetState,
@@ -71,7 +75,7 @@ def update_budget(
     if state.seen_at_s is not None and work.seen_at_s <= state.seen_at_s:
         return state
     kept = decay(work.interval_s, config.memory_s)
-    late = missed_ratio(ttft, slo.ttft_s) if ttft.total > 0.0 else 0.0
+    late = missed_ratio(ttft, slo.ttft_s)
     now_s = observation.seen_at_s
     crowded_at_s = now_s if state.crowded_at_s is None else state.crowded_at_s
     if busy_ratio > _ROOMY_LOAD_RATIO or _crowded(observation):
@@ -79,7 +83,7 @@ def update_budget(
     roomy = float(now_s - crowded_at_s >= _ROOMY_SETTLED_WINDOWS * ttft.window_s)
     requests = work.requests_finished + work.requests_rejected
     missed = late * work.requests_finished + work.requests_rejected
-    return BudgetState(
+    return make_budget_state(
         seen_at_s=min(work.seen_at_s, now_s),
         crowded_at_s=crowded_at_s,
         requests=kept * state.requests + requests,
@@ -132,6 +136,9 @@ class Budget:
     price_factor: float
 
 
+make_budget = maker(Budget)
+
+
 def budget_of(
     state: BudgetState, slo: SloConfig, config: BudgetConfig, *, requests_per_s: float
 ) -> Budget:
@@ -143,7 +150,7 @@ def budget_of(
     missed = state.missed + prior * allowed * config.prior_spent_ratio
     spent = missed / ((state.requests + prior) * allowed)
     over = min(max(spent - 1.0, -1.0), config.overspent_max_ratio)
-    return Budget(
+    return make_budget(
         allowed_ratio=allowed,
         unavoidable_ratio=unavoidable,
         spent_ratio=spent,

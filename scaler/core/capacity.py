@@ -30,13 +30,14 @@ from scaler.core.capacity_seen import (
     Limits,
     Stretch,
     is_calm,
+    make_gauges,
     see_context,
     see_flow,
     see_limits,
     see_sample,
     see_stretch,
 )
-from scaler.core.capacity_share import Batch, Objective, carried_per_s
+from scaler.core.capacity_share import Batch, carried_per_s, make_batch, make_objective
 from scaler.core.capacity_steps import (
     Filter,
     Four,
@@ -45,11 +46,13 @@ from scaler.core.capacity_steps import (
     follow,
     interval_factor,
     learn,
+    make_filter,
     step_times,
     sum_sigma,
 )
 from scaler.core.config import CapacityConfig, PolicyConfig, SloConfig
-from scaler.core.model import Capacity, Demand, NoData, Observation, Role
+from scaler.core.made import maker
+from scaler.core.model import Capacity, Demand, NoData, Observation, Role, make_capacity
 from scaler.core.window import decay, normal_quantile
 
 _KEY_CHANGE_KEEPS = 0.1  # share of the evidence that a new pod template or GPU product inherits
@@ -80,6 +83,9 @@ class CapacityState:
     limits: Limits = Limits()
     flow: Flow = Flow()
     stretch: Stretch = Stretch()
+
+
+make_capacity_state = maker(CapacityState)
 
 
 def update_capacity(
@@ -117,9 +123,9 @@ def update_capacity(
         calm = settled and is_calm(work, queue, batch, state.flow)
         gain = config.load_max_gain
         stretch = see_stretch(observation, batch, state.flow, stretch, gain=gain)
-    return CapacityState(
+    return make_capacity_state(
         key=state.key,
-        gauges=Gauges(
+        gauges=make_gauges(
             seen_at_s=min(work.seen_at_s, observation.seen_at_s),
             running=queue.requests_running,
             waiting=queue.requests_waiting,
@@ -147,7 +153,7 @@ def _same_key(observation: Observation, state: CapacityState) -> CapacityState:
         state,
         key=observation.capacity_key,
         evidence_s=_KEY_CHANGE_KEEPS * state.evidence_s,
-        steps=Filter(estimate=state.multiples),
+        steps=make_filter(estimate=state.multiples),
         kv_capacity_tokens=0.0,
         limits=Limits(),
         stretch=Stretch(log=state.stretch.log, weight=_KEY_CHANGE_KEEPS * state.stretch.weight),
@@ -164,6 +170,9 @@ class _Learned:
     evidence_s: float
 
 
+_make_learned = maker(_Learned)
+
+
 def _learned(
     observation: Observation, state: CapacityState, config: CapacityConfig, *, context: float
 ) -> _Learned:
@@ -173,7 +182,7 @@ def _learned(
     evidence_s = state.evidence_s * decay(work.interval_s, config.memory_s)
     sample = see_sample(observation, state.gauges, context=context)
     if sample is None:
-        return _Learned(
+        return _make_learned(
             multiples=state.multiples,
             steps=state.steps,
             log_scale=state.log_scale,
@@ -182,7 +191,7 @@ def _learned(
     steps = learn(sample, state.steps, config)
     most = (1.0 + config.correction_max_ratio) ** (1.0 - LIMITS_PART)
     multiples = follow(state.multiples, steps.estimate, most=most)
-    return _Learned(
+    return _make_learned(
         multiples=multiples,
         steps=steps,
         log_scale=_log_scale(sample, multiples, config),
@@ -212,7 +221,7 @@ def _flowing(
     )
     tokens = context.seen or context.named
     sequence_s = times.per_sequence_s + times.per_kv_token_s * tokens
-    return Batch(
+    return make_batch(
         prompt=prompt,
         output=output,
         overhead_s=times.overhead_s,
@@ -232,12 +241,13 @@ def capacity_of(demand: Demand, state: CapacityState, policy: PolicyConfig) -> C
     cost_s = batch.saturated_cost_s
     sigma = 0.0
     if state.steps.doubt:
-        sigma = sum_sigma(_terms(batch, times, state.multiples), state.steps.doubt) / cost_s
+        terms = _terms(batch, times, state.multiples, cost_s=cost_s)
+        sigma = sum_sigma(terms, state.steps.doubt) / cost_s
     law = 0.0
     if config.load_max_ratio > 0.0:
         share = _pinned_share(config, slo)
     else:
-        objective = Objective(ttft_s=slo.ttft_s, attained_ratio=slo.attainment_target_ratio)
+        objective = make_objective(ttft_s=slo.ttft_s, attained_ratio=slo.attainment_target_ratio)
         rates = carried_per_s(batch, objective)
         law = _POOLED_SIGMA * (1.0 - rates.pooled_per_s * cost_s)
         law += _ALONE_SIGMA * (1.0 - rates.alone_per_s * cost_s)
@@ -246,7 +256,7 @@ def capacity_of(demand: Demand, state: CapacityState, policy: PolicyConfig) -> C
     spread = config.prior_uncertainty_factor
     if state.steps.doubt:
         spread = interval_factor(math.hypot(sigma, law, _FORM_SIGMA))
-    return Capacity(
+    return make_capacity(
         request_cost_s=cost_s,
         request_cost_low_s=cost_s / spread,
         request_cost_high_s=cost_s * spread,
@@ -287,7 +297,7 @@ def _batch(demand: Demand, state: CapacityState, policy: PolicyConfig, times: St
     if tpot_s > 0.0 and sequence_s > 0.0 and policy.role is not Role.PREFILL:
         room_s = tpot_s - times.overhead_s
         sequences = min(sequences, max(room_s / sequence_s, SEQUENCES_MIN))
-    return Batch(
+    return make_batch(
         prompt=computed,
         output=output,
         overhead_s=times.overhead_s,
@@ -301,13 +311,13 @@ def _batch(demand: Demand, state: CapacityState, policy: PolicyConfig, times: St
     )
 
 
-def _terms(batch: Batch, times: StepTimes, multiples: Four) -> Four:
+def _terms(batch: Batch, times: StepTimes, multiples: Four, *, cost_s: float) -> Four:
     """What each prior coefficient adds to a request's cost at saturation."""
     sequence_s = batch.output * times.per_sequence_s
     context_s = batch.output * batch.sequence_s - sequence_s
     overhead, sequence, context, prompt = multiples
     return (
-        (batch.saturated_cost_s - batch.busy_s) / overhead,
+        (cost_s - batch.busy_s) / overhead,
         sequence_s / sequence,
         context_s / context,
         batch.prompt * batch.prefill_s / prompt,

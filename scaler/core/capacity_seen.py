@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 
 from scaler.core.capacity_share import Batch, seen_stretch
-from scaler.core.capacity_steps import Sample
+from scaler.core.capacity_steps import Sample, make_sample
 from scaler.core.config import CapacityConfig
+from scaler.core.made import maker
 from scaler.core.model import Latency, NoData, Observation, Queue, Work
 from scaler.core.window import decay
 
@@ -57,6 +58,9 @@ class Context:
     factor: float = 1.0
 
 
+make_context = maker(Context)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What a step of one replica was seen to hold; 0 while nothing was."""
@@ -67,6 +71,9 @@ class Limits:
     still_samples: int = 0  # in a row in which the batch stood still under a queue
 
 
+make_limits = maker(Limits)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
     """Recent mean rates of one replica, and for how many samples it has had room to spare."""
@@ -75,6 +82,9 @@ class Flow:
     prompt_per_s: float = 0.0
     output_per_s: float = 0.0
     calm_samples: int = 0
+
+
+make_flow = maker(Flow)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +103,9 @@ class Gauges:
     running: float = 0.0
     waiting: float = 0.0
     ready: int = 0
+
+
+make_gauges = maker(Gauges)
 
 
 def see_context(
@@ -116,7 +129,7 @@ def see_context(
             most = (1.0 + config.correction_max_ratio) ** LIMITS_PART
             target = min(max(seen / named, 1.0 / _CONTEXT_FACTOR_MAX), _CONTEXT_FACTOR_MAX)
             factor = min(max(target, factor / most), factor * most)
-    return Context(seen=seen, named=named, factor=factor)
+    return make_context(seen=seen, named=named, factor=factor)
 
 
 def see_limits(
@@ -150,7 +163,7 @@ def see_limits(
         known = max(tokens, config.step_tokens_max)
         if mean > known:
             tokens = min(mean, known * most)
-    return Limits(
+    return make_limits(
         sequences=sequences, step_tokens=tokens, step_tokens_mean=mean, still_samples=samples
     )
 
@@ -188,7 +201,7 @@ def see_sample(observation: Observation, gauges: Gauges, *, context: float) -> S
         return None
     if busy < _BUSY_MIN or sigma > _SIGMA_MAX:
         return None
-    return Sample(
+    return make_sample(
         busy_ratio=min(busy, 1.0),
         steps_per_s=steps / work.replica_s,
         output_per_s=work.output_tokens / work.replica_s,
@@ -261,7 +274,7 @@ def see_flow(work: Work, before: Flow, *, calm: bool) -> Flow:
     """The rates after one observation; ``calm`` says whether they left room to spare."""
     kept = decay(work.interval_s, _RATE_S) if before.requests_per_s > 0.0 else 0.0
     per_s = (1.0 - kept) / max(work.replica_s, work.interval_s)
-    return Flow(
+    return make_flow(
         requests_per_s=kept * before.requests_per_s + per_s * max(work.requests_arrived, 0.0),
         prompt_per_s=kept * before.prompt_per_s + per_s * work.prompt_tokens,
         output_per_s=kept * before.output_per_s + per_s * work.output_tokens,

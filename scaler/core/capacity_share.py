@@ -33,6 +33,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from scaler.core.made import maker
 from scaler.core.model import Latency
 from scaler.core.window import normal_quantile
 
@@ -76,12 +77,18 @@ class Batch:
         return self.busy_s + self.overhead_s * steps
 
 
+make_batch = maker(Batch)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
     """Share ``attained`` of the requests within ``ttft_s``."""
 
     ttft_s: float
     attained_ratio: float
+
+
+make_objective = maker(Objective)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,14 +99,16 @@ class Carried:
     pooled_per_s: float
 
 
+make_carried = maker(Carried)
+
+
 def carried_per_s(batch: Batch, objective: Objective) -> Carried:
     """What one replica carries within ``objective``."""
-    saturation = 1.0 / batch.saturated_cost_s
+    cost_s = batch.saturated_cost_s
     need = _tail_exponent(batch, objective)
-    pooled = _pooled_per_s(batch, objective, saturation, need=need)
-    return Carried(
-        alone_per_s=_alone_per_s(batch, objective, pooled, need=need), pooled_per_s=pooled
-    )
+    pooled = _pooled_per_s(batch, objective, 1.0 / cost_s, need=need)
+    alone = _alone_per_s(batch, objective, pooled, need=need, saturated_cost_s=cost_s)
+    return make_carried(alone_per_s=alone, pooled_per_s=pooled)
 
 
 def _tail_exponent(batch: Batch, objective: Objective) -> float:
@@ -127,7 +136,9 @@ def _pooled_per_s(batch: Batch, objective: Objective, saturation: float, *, need
     return _solve(slack, _SHARE_MIN * saturation, saturation)
 
 
-def _alone_per_s(batch: Batch, objective: Objective, pooled: float, *, need: float) -> float:
+def _alone_per_s(
+    batch: Batch, objective: Objective, pooled: float, *, need: float, saturated_cost_s: float
+) -> float:
     """Where the first of prefill and sequences takes the objective."""
     busy_s, limit, ttft_s = batch.busy_s, batch.sequences_max, objective.ttft_s
     shared_s, clumsiness = batch.output * batch.overhead_s, batch.clumsiness
@@ -146,7 +157,7 @@ def _alone_per_s(batch: Batch, objective: Objective, pooled: float, *, need: flo
         waits = (eta - rate) * (left_s if left_s > 0.0 else 0.0) / need - 1.0
         return waits if waits < fits else fits
 
-    floor = _SHARE_MIN / batch.saturated_cost_s
+    floor = _SHARE_MIN / saturated_cost_s
     return _solve(slack, min(floor, pooled), pooled)
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from scaler.core.config import CapacityConfig
+from scaler.core.made import maker
 
 Four: TypeAlias = tuple[float, float, float, float]
 """One number each for overhead, sequence, context and prompt."""
@@ -56,6 +57,9 @@ class Sample:
     sigma: float
 
 
+make_sample = maker(Sample)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTimes:
     """The coefficients of the balance above."""
@@ -66,6 +70,9 @@ class StepTimes:
     per_prefill_token_s: float
 
 
+make_step_times = maker(StepTimes)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """The estimated multiples, their covariance (empty before any sample), outliers in a row."""
@@ -73,6 +80,9 @@ class Filter:
     estimate: Four = (1.0, 1.0, 1.0, 1.0)
     doubt: Doubt = ()
     outliers: int = 0
+
+
+make_filter = maker(Filter)
 
 
 def first_doubt(config: CapacityConfig) -> Doubt:
@@ -92,7 +102,7 @@ def _prior_variance(config: CapacityConfig) -> float:
 def step_times(multiples: Four, config: CapacityConfig) -> StepTimes:
     """The coefficients that are these multiples of the prior."""
     overhead, sequence, context, prompt = multiples
-    return StepTimes(
+    return make_step_times(
         overhead_s=config.overhead_s * overhead,
         per_sequence_s=config.per_sequence_s * sequence,
         per_kv_token_s=config.per_kv_token_s * context,
@@ -164,8 +174,8 @@ def learn(sample: Sample, before: Filter, config: CapacityConfig) -> Filter:
         moved = _projected(moved, less)
     outliers = before.outliers + 1 if far else 0
     if outliers >= _OUTLIERS_MAX:
-        return Filter(estimate=moved, doubt=first_doubt(config))
-    return Filter(estimate=moved, doubt=less, outliers=outliers)
+        return make_filter(estimate=moved, doubt=first_doubt(config))
+    return make_filter(estimate=moved, doubt=less, outliers=outliers)
 
 
 _ROWS = ((0, 1, 2, 3), (1, 4, 5, 6), (2, 5, 7, 8), (3, 6, 8, 9))  # places of a row in the triangle

@@ -9,7 +9,8 @@ flatten while demand grows.
 from dataclasses import dataclass
 
 from scaler.core.config import DemandConfig
-from scaler.core.model import Demand, NoData, Observation, Work
+from scaler.core.made import maker
+from scaler.core.model import Demand, NoData, Observation, Work, make_demand
 from scaler.core.window import decay
 
 PRIOR_REQUESTS = 10.0  # the prior mix weighs as much as this many finished requests
@@ -27,6 +28,9 @@ class DemandState:
     finished_output_tokens: float = 0.0
     served_tokens: float = 0.0  # prompt tokens, computed or cached
     cached_tokens: float = 0.0
+
+
+make_demand_state = maker(DemandState)
 
 
 def update_demand(
@@ -47,7 +51,7 @@ def update_demand(
     mix = decay(work.interval_s, config.mix_time_constant_s)
     counted = float(_with_lengths(work))
     arrived_per_s = work.requests_arrived / work.interval_s
-    return DemandState(
+    return make_demand_state(
         seen_at_s=min(work.seen_at_s, observation.seen_at_s),
         requests_per_s=kept * state.requests_per_s + (1.0 - kept) * arrived_per_s,
         arrived_per_s=arrived_per_s,
@@ -80,7 +84,7 @@ def demand_of(observation: Observation, state: DemandState, config: DemandConfig
     if not isinstance(queue, NoData):
         waiting = queue.requests_waiting
         in_flight = queue.requests_running + waiting
-    return Demand(
+    return make_demand(
         requests_per_s=rate,
         arrived_per_s=max(state.arrived_per_s, 0.0),
         prompt_tokens_per_s=rate * prompt_mean * (1.0 - cached_share),

@@ -6,8 +6,9 @@ from scaler.core.capacity import CapacityState, capacity_of, unlearned_cost_s, u
 from scaler.core.config import ForecasterName, PolicyConfig
 from scaler.core.demand import DemandState, demand_of, update_demand
 from scaler.core.forecast import FORECASTERS, ForecastState, Outlook, look_ahead
-from scaler.core.model import Capacity, Demand, Forecast, Observation
-from scaler.core.sizing import Margins, cost_sigma
+from scaler.core.made import maker
+from scaler.core.model import Capacity, Demand, Forecast, Observation, make_forecast
+from scaler.core.sizing import Margins, cost_sigma, make_margins
 from scaler.core.window import normal_quantile
 
 
@@ -20,6 +21,9 @@ class Learned:
     forecast: ForecastState
 
 
+make_learned = maker(Learned)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ahead:
     """How far and how carefully to look: lead and hold in seconds, and the margin in sigmas."""
@@ -27,6 +31,9 @@ class Ahead:
     lead_s: float
     hold_s: float
     sigmas: float
+
+
+make_ahead = maker(Ahead)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +46,9 @@ class Estimates:
     margins: Margins
     load: float
     now_s: float
+
+
+make_estimates = maker(Estimates)
 
 
 def estimate(
@@ -70,7 +80,7 @@ def estimate(
             horizon_s=ahead.hold_s,
         )
         scale = capacity.request_cost_s / unit_s
-        made = Forecast(
+        made = make_forecast(
             lead_s=ahead.lead_s,
             load_mean=outlook.mean * scale,
             load_upper=_upper(outlook, config, sigmas=ahead.sigmas) * scale,
@@ -78,11 +88,11 @@ def estimate(
             used=outlook.used,
             load_horizon=outlook.horizon_mean * scale if outlook.used else 0.0,
         )
-    estimates = Estimates(
+    estimates = make_estimates(
         demand=demand,
         capacity=capacity,
         forecast=made,
-        margins=Margins(
+        margins=make_margins(
             sigmas=ahead.sigmas,
             forecast=made.load_upper - made.load_mean,
             capacity_ratio=cost_sigma(capacity),
@@ -90,7 +100,9 @@ def estimate(
         load=load,
         now_s=now_s,
     )
-    return estimates, Learned(demand=demand_state, capacity=capacity_state, forecast=forecast_state)
+    return estimates, make_learned(
+        demand=demand_state, capacity=capacity_state, forecast=forecast_state
+    )
 
 
 def _upper(outlook: Outlook, config: PolicyConfig, *, sigmas: float) -> float:
@@ -108,4 +120,6 @@ def _upper(outlook: Outlook, config: PolicyConfig, *, sigmas: float) -> float:
 
 def _persistence(load: float, ahead: Ahead) -> Forecast:
     """The load of the moment taken for the future, without a margin for its error."""
-    return Forecast(lead_s=ahead.lead_s, load_mean=load, load_upper=load, skill=0.0, used=False)
+    return make_forecast(
+        lead_s=ahead.lead_s, load_mean=load, load_upper=load, skill=0.0, used=False
+    )

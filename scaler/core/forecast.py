@@ -31,6 +31,7 @@ from scaler.core.forecast_record import Record, Said, forgotten, noted, row_is_d
 from scaler.core.forecast_regime import spread_of
 from scaler.core.forecast_scores import LAST_ONLY
 from scaler.core.forecast_season import DAY_S, DAY_SLOTS, WEEK_S, WEEK_SLOTS, profile_of
+from scaler.core.made import maker
 
 GAP_MAX_S = 600.0  # after a longer silence what came due is forgotten, not scored
 HORIZON_LEADS = 3.0  # the horizon where none is given
@@ -52,6 +53,9 @@ class ForecastState:
 
     known: Known | None = None
     record: Record = field(default_factory=Record)
+
+
+make_forecast_state = maker(ForecastState)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,9 @@ class Outlook:
         return max(self.horizon_mean + off, 0.0)
 
 
+make_outlook = maker(Outlook)
+
+
 def look_ahead(
     value: float,
     state: ForecastState,
@@ -119,7 +126,7 @@ def look_ahead(
     margin, peak_margin = max(record.margin, 0.0) * spread, max(peaks.margin, 0.0) * spread
     if config.quantile_ratio <= 0.5:  # the median: no margin is asked for
         margin = peak_margin = 0.0
-    outlook = Outlook(
+    outlook = make_outlook(
         mean=mean,
         upper=mean + margin,
         skill=scores.skill,
@@ -137,7 +144,7 @@ def look_ahead(
     if row_is_due(record.noted_at_s, lead_s, now_s):
         said = _said(outlook, blend, lead_s)
         record = noted(record, said, known, config, now_s=now_s)
-    return outlook, ForecastState(known=known, record=record)
+    return outlook, make_forecast_state(known=known, record=record)
 
 
 def _learned(

@@ -11,7 +11,7 @@ from typing import TypeAlias, TypeVar
 from scaler.core.config import ForecastConfig
 from scaler.core.forecast_cycle import CYCLE, Cycle
 from scaler.core.forecast_levels import LEVELS, Forecaster, Levels, reach_s, restarted
-from scaler.core.forecast_regime import Change, Regime, first_regime, watch
+from scaler.core.forecast_regime import Change, Regime, first_regime, make_regime, watch
 from scaler.core.forecast_season import (
     DAY_S,
     DAY_SLOTS,
@@ -22,6 +22,7 @@ from scaler.core.forecast_season import (
     releveled,
     seasonal,
 )
+from scaler.core.made import maker
 
 FIRST_TICK_S = 15.0  # assumed of the only value there is
 MINUTE_S = 60.0
@@ -80,10 +81,13 @@ class Known:
         return sum(self.recent) / len(self.recent)
 
 
+make_known = maker(Known)
+
+
 def first_known(value: float, at_s: float) -> Known:
     """All that one value tells."""
     minute_at_s = at_s - at_s % MINUTE_S
-    return Known(
+    return make_known(
         at_s=at_s,
         recent=(value,),
         levels=LEVELS.init(value, at_s),
@@ -107,28 +111,31 @@ def learn(known: Known, value: float, at_s: float, config: ForecastConfig) -> Kn
     ticks = max(round(MINUTE_S / max(elapsed_s, RECENT_LEAST_S)), 1)
     recent = (*known.recent, value)[-ticks:]
     minute_at_s = at_s - at_s % MINUTE_S
+    after = make_known(
+        at_s=at_s,
+        recent=recent,
+        levels=levels,
+        regime=regime,
+        minute_sum=known.minute_sum + value * elapsed_s,
+        minute_s=known.minute_s + elapsed_s,
+        day=known.day,
+        week=known.week,
+        cycle=known.cycle,
+    )
     if change is None and minute_at_s == known.cycle.at_s:
-        return Known(
-            at_s=at_s,
-            recent=recent,
-            levels=levels,
-            regime=regime,
-            minute_sum=known.minute_sum + value * elapsed_s,
-            minute_s=known.minute_s + elapsed_s,
-            day=known.day,
-            week=known.week,
-            cycle=known.cycle,
-        )
-    known = _minutes_learned(known, value, minute_at_s, elapsed_s, config)
-    known = replace(known, at_s=at_s, recent=recent, levels=levels, regime=regime)
-    return known if change is None else _changed(known, change)
+        return after
+    after = _minutes_learned(known, after, value, minute_at_s, config)
+    return after if change is None else _changed(after, change)
 
 
 def _minutes_learned(
-    known: Known, value: float, minute_at_s: float, elapsed_s: float, config: ForecastConfig
+    known: Known, after: Known, value: float, minute_at_s: float, config: ForecastConfig
 ) -> Known:
-    """``known`` with every minute closed that ended by ``minute_at_s``; ``value`` fills gaps."""
-    inside_s = elapsed_s
+    """``after`` with every minute closed that ended by ``minute_at_s``; ``value`` fills gaps.
+
+    ``known`` is what was before ``value``.
+    """
+    inside_s = elapsed_s = after.at_s - known.at_s
     day, week, cycle = known.day, known.week, known.cycle
     total, total_s = known.minute_sum, known.minute_s
     if minute_at_s > cycle.at_s:
@@ -145,8 +152,11 @@ def _minutes_learned(
             mean = value
         total = total_s = 0.0
     inside_s = min(inside_s, elapsed_s)
-    return replace(
-        known,
+    return make_known(
+        at_s=after.at_s,
+        recent=after.recent,
+        levels=after.levels,
+        regime=after.regime,
         minute_sum=total + value * inside_s,
         minute_s=total_s + inside_s,
         day=day,
@@ -170,7 +180,7 @@ def resumed(known: Known, value: float, at_s: float) -> Known:
     fresh = first_known(value, at_s)
     return replace(
         fresh,
-        regime=Regime(noise_s=known.regime.noise_s),
+        regime=make_regime(noise_s=known.regime.noise_s),
         day=replace(fresh.day, slots=known.day.slots),
         week=replace(fresh.week, slots=known.week.slots),
     )

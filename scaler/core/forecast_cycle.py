@@ -42,7 +42,7 @@ def _update(state: Cycle, value: float, at_s: float, _config: ForecastConfig) ->
     """``value`` is the mean of the minute that ended at ``at_s``."""
     if at_s <= state.at_s:
         return state
-    minutes = (*state.minutes, brief(value))[-MINUTES:]
+    minutes = (*state.minutes[1 - MINUTES :], brief(value))
     period_s, searched_at_s = state.period_s, state.searched_at_s
     if at_s - searched_at_s >= SEARCH_S:
         period_s, searched_at_s = find_period_s(minutes), at_s

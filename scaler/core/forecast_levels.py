@@ -10,6 +10,7 @@ from math import exp
 from typing import Generic, TypeVar
 
 from scaler.core.config import ForecastConfig
+from scaler.core.made import maker
 
 State = TypeVar("State")
 
@@ -43,6 +44,9 @@ class Levels:
     trends: tuple[float, float] = (0.0, 0.0)
 
 
+make_levels = maker(Levels)
+
+
 # Multiples of the settings: level time constants of 30, 90, 240, 180 and 60 s, trends of 30 and 5
 # minutes, damped in 60 and 20 minutes.
 LAST, SLOW, STEADY, FAST = 1.0 / 3.0, 8.0 / 3.0, 2.0, 2.0 / 3.0
@@ -50,7 +54,7 @@ FAST_TREND, FAST_DAMPING = 1.0 / 6.0, 1.0 / 3.0
 
 
 def _init(value: float, at_s: float) -> Levels:
-    return Levels(at_s=at_s, age_s=0.0, levels=(value,) * 5)
+    return make_levels(at_s=at_s, age_s=0.0, levels=(value,) * 5)
 
 
 def _update(state: Levels, value: float, at_s: float, config: ForecastConfig) -> Levels:
@@ -86,7 +90,7 @@ def _update(state: Levels, value: float, at_s: float, config: ForecastConfig) ->
         trend_s=FAST_TREND * trend_s if age_s > FAST * config.level_time_constant_s else 0.0,
         damping_s=FAST_DAMPING * damping_s,
     )
-    return Levels(
+    return make_levels(
         at_s=at_s,
         age_s=age_s,
         levels=(
@@ -150,7 +154,7 @@ def restarted(state: Levels, level: float, *, rising: bool) -> Levels:
     last, *others = state.levels
     fast, slow, steady, quick = (further(level, other) for other in others)
     lasting, passing = state.trends
-    return Levels(
+    return make_levels(
         at_s=state.at_s,
         age_s=0.0,
         levels=(last, fast, slow, steady, quick),

@@ -16,6 +16,7 @@ from math import asinh, exp, floor, log, sinh
 
 from scaler.core.config import ForecastConfig
 from scaler.core.forecast_levels import brief
+from scaler.core.made import maker
 
 BINS = 48
 STEP = 0.3  # in asinh of the scaled error: 0.3 wide at zero, errors up to 670 spreads
@@ -64,6 +65,9 @@ class Residuals:
         return sinh((place - BINS // 2 + min(inside, 1.0)) * STEP)
 
 
+make_residuals = maker(Residuals)
+
+
 def learned(
     residuals: Residuals,
     error: float,
@@ -87,7 +91,7 @@ def learned(
     ratio = config.quantile_ratio
     off = (1.0 if missed else 0.0) - (1.0 - ratio)
     shift = residuals.shift + config.coverage_step_ratio * off / (ratio * (1.0 - ratio))
-    return Residuals(
+    return make_residuals(
         counts=counts,
         weight=weight,
         total=sum(counts),

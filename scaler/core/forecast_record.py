@@ -21,6 +21,7 @@ from scaler.core.forecast_candidates import (
 from scaler.core.forecast_levels import brief
 from scaler.core.forecast_quantiles import Residuals, learned
 from scaler.core.forecast_scores import Pending, Scores, scored
+from scaler.core.made import maker
 
 ROW_S = 60.0  # forecasts are noted once a minute
 ROWS_MAX = 16  # and no more at a time: a longer lead notes them further apart
@@ -55,6 +56,9 @@ class Peaks:
     within: float = 0.0
 
 
+make_peaks = maker(Peaks)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """Forecasts waiting for their time, and what was learned from those whose time has come.
@@ -70,6 +74,9 @@ class Record:
     residuals: Residuals = field(default_factory=Residuals)
     margin: float = 1.0
     peaks: Peaks = field(default_factory=Peaks)
+
+
+make_record = maker(Record)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +107,7 @@ def row_is_due(noted_at_s: float | None, lead_s: float, now_s: float) -> bool:
 
 def forgotten(record: Record) -> Record:
     """``record`` after a long silence: what came due meanwhile is not scored."""
-    peaks = Peaks(residuals=record.peaks.residuals, margin=record.peaks.margin)
+    peaks = make_peaks(residuals=record.peaks.residuals, margin=record.peaks.margin)
     return replace(record, pending=(), noted_at_s=None, scored_at_s=None, peaks=peaks)
 
 
@@ -117,8 +124,20 @@ def settled(
     if pending and pending[0].due_at_s <= now_s:
         record = _scored(record, known, config, forecaster=forecaster, now_s=now_s)
     if peaks and peaks[0].due_at_s <= now_s:
-        record = replace(record, peaks=_peak_settled(record.peaks, known, config))
+        record = _with_peaks(record, _peak_settled(record.peaks, known, config))
     return record
+
+
+def _with_peaks(record: Record, peaks: Peaks) -> Record:
+    return make_record(
+        pending=record.pending,
+        noted_at_s=record.noted_at_s,
+        scored_at_s=record.scored_at_s,
+        scores=record.scores,
+        residuals=record.residuals,
+        margin=record.margin,
+        peaks=peaks,
+    )
 
 
 def _scored(
@@ -131,7 +150,11 @@ def _scored(
 ) -> Record:
     value, pending = known.came, record.pending
     there = available(known)
-    allowed = tuple([may and name in forecaster for name, may in zip(EVERY, there, strict=True)])
+    allowed = there
+    if forecaster != EVERY:
+        allowed = tuple(
+            [may and name in forecaster for name, may in zip(EVERY, there, strict=True)]
+        )
     scores, residuals = record.scores, record.residuals
     elapsed_s = 0.0 if record.scored_at_s is None else now_s - record.scored_at_s
     while pending and pending[0].due_at_s <= now_s:
@@ -145,13 +168,14 @@ def _scored(
             config=config,
         )
         elapsed_s = 0.0
-    return replace(
-        record,
+    return make_record(
         pending=pending,
+        noted_at_s=record.noted_at_s,
         scored_at_s=now_s,
         scores=scores,
         residuals=residuals,
         margin=residuals.quantile(config.quantile_ratio),
+        peaks=record.peaks,
     )
 
 
@@ -167,11 +191,12 @@ def _peak_settled(peaks: Peaks, known: Known, config: ForecastConfig) -> Peaks:
         elapsed_s=rest[0].noted_at_s - due.noted_at_s if rest else ROW_S,
         config=config,
     )
-    return replace(
-        peaks,
+    return make_peaks(
         pending=tuple(rest),
         residuals=residuals,
         margin=residuals.quantile(config.quantile_ratio),
+        ahead=peaks.ahead,
+        within=peaks.within,
     )
 
 
@@ -189,17 +214,30 @@ def noted(
     )
     ahead = predict(known, said.weights, 0.5 * said.lead_s, config)
     within = max(predict(known, said.weights, part * said.horizon_s, config) for part in PATH)
-    peaks = replace(record.peaks, ahead=ahead, within=within)
-    last_s = peaks.pending[-1].noted_at_s if peaks.pending else -math.inf
+    peaks = record.peaks
+    waiting = peaks.pending
+    last_s = waiting[-1].noted_at_s if waiting else -math.inf
     if now_s - last_s >= said.horizon_s / PEAK_ROWS_MAX:
-        waiting = PeakPending(
+        peak = PeakPending(
             noted_at_s=now_s,
             due_at_s=now_s + said.horizon_s,
             mean=brief(max(said.peak_mean, within)),
             margin=brief(said.peak_margin),
             spread=brief(said.spread),
         )
-        peaks = replace(peaks, pending=(*peaks.pending, waiting)[: 2 * PEAK_ROWS_MAX])
-    return replace(
-        record, pending=(*record.pending, row)[: 2 * ROWS_MAX], noted_at_s=now_s, peaks=peaks
+        waiting = (*waiting, peak)[: 2 * PEAK_ROWS_MAX]
+    return make_record(
+        pending=(*record.pending, row)[: 2 * ROWS_MAX],
+        noted_at_s=now_s,
+        scored_at_s=record.scored_at_s,
+        scores=record.scores,
+        residuals=record.residuals,
+        margin=record.margin,
+        peaks=make_peaks(
+            pending=waiting,
+            residuals=peaks.residuals,
+            margin=peaks.margin,
+            ahead=ahead,
+            within=within,
+        ),
     )

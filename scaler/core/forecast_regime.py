@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import exp, sqrt
 
 from scaler.core.config import ForecastConfig
+from scaler.core.made import maker
 
 NOISE_MEMORY_S = 750.0
 DEVIATION_MAX = 6.0  # one value alone proves nothing, however far off it is
@@ -37,6 +38,9 @@ class Regime:
     down_mean: float = 0.0
 
 
+make_regime = maker(Regime)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """A regime change: the mean since it began, and its direction."""
@@ -47,7 +51,7 @@ class Change:
 
 def first_regime(value: float, tick_s: float) -> Regime:
     """What is assumed of a series of which one value is known."""
-    return Regime(noise_s=UNKNOWN_RATIO**2 * value * tick_s)
+    return make_regime(noise_s=UNKNOWN_RATIO**2 * value * tick_s)
 
 
 def spread_of(level: float, noise_s: float, over_s: float) -> float:
@@ -79,7 +83,7 @@ def watch(
         return _after(noise_s, up_mean, elapsed_s), Change(level=up_mean, rising=True)
     if down > limit and down_s > elapsed_s:
         return _after(noise_s, down_mean, elapsed_s), Change(level=down_mean, rising=False)
-    return Regime(
+    return make_regime(
         noise_s=noise_s,
         age_s=age_s,
         up=max(up, 0.0),
@@ -96,4 +100,4 @@ def _after(noise_s: float, level: float, elapsed_s: float) -> Regime:
     least_s = (0.1 * UNKNOWN_RATIO) ** 2 * level * elapsed_s
     if noise_s < least_s:
         noise_s = UNKNOWN_RATIO**2 * level * elapsed_s
-    return Regime(noise_s=noise_s)
+    return make_regime(noise_s=noise_s)

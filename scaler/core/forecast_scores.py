@@ -74,9 +74,12 @@ def scored(
     """
     kept = exp(-elapsed_s / config.score_time_constant_s)
     ratio, above = config.quantile_ratio, value - due.margin
+    under = ratio - 1.0  # the pinball loss is written out: a call for each candidate costs as much
     losses = tuple(
         [
-            kept * loss + abs(value - each) + pinball(above - each, ratio)
+            kept * loss
+            + abs(value - each)
+            + (above - each) * (ratio if above - each > 0.0 else under)
             for loss, each in zip(scores.losses, due.each, strict=True)
         ]
     )

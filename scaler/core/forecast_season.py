@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from scaler.core.config import ForecastConfig
 from scaler.core.forecast_levels import Forecaster, brief
+from scaler.core.made import maker
 
 DAY_S = 86400.0
 WEEK_S = 7.0 * DAY_S
@@ -38,12 +39,15 @@ class Profile:
     slot_s: float = 0.0
 
 
+make_profile = maker(Profile)
+
+
 def seasonal(cycle_s: float, slots: int) -> Forecaster[Profile]:
     """A forecaster that learns a profile of ``slots`` equal parts of ``cycle_s``."""
     width_s = cycle_s / slots
 
     def init(value: float, at_s: float) -> Profile:
-        return Profile(slots=(UNKNOWN,) * slots, at_s=at_s, level=value)
+        return make_profile(slots=(UNKNOWN,) * slots, at_s=at_s, level=value)
 
     def update(state: Profile, value: float, at_s: float, config: ForecastConfig) -> Profile:
         elapsed_s = at_s - state.at_s
@@ -63,7 +67,7 @@ def seasonal(cycle_s: float, slots: int) -> Forecaster[Profile]:
         if base > 0.0:
             before = state.level / base if state.ratio < 0.0 else state.ratio
             ratio = before + gain * (value / base - before)
-        return Profile(
+        return make_profile(
             slots=known,
             at_s=at_s,
             level=state.level + gain * (value - state.level),
@@ -112,7 +116,7 @@ def knows(state: Profile) -> bool:
 
 def releveled(state: Profile, level: float) -> Profile:
     """``state`` in a new regime: the shape stays, today's level is ``level``."""
-    return Profile(
+    return make_profile(
         slots=state.slots,
         at_s=state.at_s,
         level=level,

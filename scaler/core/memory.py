@@ -7,6 +7,7 @@ from scaler.core.capacity import CapacityState
 from scaler.core.config import PolicyConfig
 from scaler.core.demand import DemandState
 from scaler.core.forecast import ForecastState
+from scaler.core.made import maker
 from scaler.core.model import Mode
 from scaler.core.sight import Seen
 from scaler.core.start_up import StartUpState
@@ -42,6 +43,9 @@ class PolicyState:
     latency_step_at_s: float | None = None
     ready_rose_at_s: float | None = None
     asked_at_s: float | None = None
+
+
+make_policy_state = maker(PolicyState)
 
 
 def level_of(load: float, state: PolicyState, config: PolicyConfig, now_s: float) -> float:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
+from scaler.core.made import maker
+
 
 class Cause(StrEnum):
     """Why there is no data: the reasons an operator would mend in different ways."""
@@ -258,6 +260,9 @@ class Demand:
     arrived_per_s: float = 0.0  # requests, of the newest interval alone: not smoothed
 
 
+make_demand = maker(Demand)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
     """Work expected at the lead time, in replicas' worth of busy time (dimensionless load)."""
@@ -268,6 +273,9 @@ class Forecast:
     skill: float  # 1 - error / error of persistence; <= 0 means no better than the last value
     used: bool  # False while it is no better than persistence
     load_horizon: float = 0.0  # the highest mean within the time a replica is kept
+
+
+make_forecast = maker(Forecast)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,6 +299,9 @@ class Capacity:
         return self.load_max_ratio / self.request_cost_s
 
 
+make_capacity = maker(Capacity)
+
+
 Terms: TypeAlias = tuple[tuple[str, float], ...]
 
 
@@ -303,6 +314,9 @@ class Proposal:
     terms: Terms
 
 
+make_proposal = maker(Proposal)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One stage's contribution: what it made of the count, and from which numbers."""
@@ -310,6 +324,9 @@ class Step:
     stage: Stage
     replicas: int
     terms: Terms
+
+
+make_step = maker(Step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,3 +364,6 @@ class Decision:
     observation: Observation
     mode: Mode
     policy_version: str
+
+
+make_decision = maker(Decision)

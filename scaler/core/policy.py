@@ -8,12 +8,13 @@ from dataclasses import replace
 
 from scaler.core.budget import Budget, BudgetState, budget_of, sigmas, update_budget
 from scaler.core.config import PolicyConfig
-from scaler.core.estimates import Ahead, Estimates, Learned, estimate
+from scaler.core.estimates import Estimates, estimate, make_ahead, make_learned
 from scaler.core.idle import idle_proven, is_asked, is_idle
 from scaler.core.memory import (
     PolicyState,
     count_before,
     level_of,
+    make_policy_state,
     raised_at_s,
     ready_rose_at_s,
     watch_broken,
@@ -27,12 +28,12 @@ from scaler.core.model import (
     Replicas,
     Signal,
     Stage,
-    Step,
     Terms,
     Verdict,
+    make_step,
 )
-from scaler.core.proposals import Situation, gpu_proposal, propose
-from scaler.core.publish import Draft, publish
+from scaler.core.proposals import Situation, gpu_proposal, make_situation, propose
+from scaler.core.publish import make_draft, publish
 from scaler.core.sight import Sight, look
 from scaler.core.sound import sound
 from scaler.core.stages import (
@@ -85,12 +86,12 @@ def _fresh(
         state.budget, config.slo, config.budget, requests_per_s=state.demand.requests_per_s
     )
     start_s = start_up_s(state.start_up, config.start_up)
-    ahead = Ahead(
+    ahead = make_ahead(
         lead_s=start_s + config.tick_s,
         hold_s=hold_span_s(config.hold_down, start_s),
         sigmas=sigmas(budget.price_factor, state.load),
     )
-    before = Learned(demand=state.demand, capacity=state.capacity, forecast=state.forecast)
+    before = make_learned(demand=state.demand, capacity=state.capacity, forecast=state.forecast)
     made, learned = estimate(observation, before, config, ahead=ahead, now_s=now_s)
     at = _situation(observation, state, config, made, budget)
     proposals = propose(at)
@@ -101,9 +102,9 @@ def _fresh(
     idle = idle_proven(idle_since_s, observation, config, now_s)
     if idle:  # said also where the count is 0 already: without the proof it would be 1
         proof = (("idle_proof_s", config.zero.idle_proof_s),)
-        steps = (*steps, Step(stage=Stage.IDLE, replicas=0, terms=proof))
+        steps = (*steps, make_step(stage=Stage.IDLE, replicas=0, terms=proof))
     verdict = Verdict.LOAD_ONLY if isinstance(observation.replicas, NoData) else Verdict.FRESH
-    draft = Draft(
+    draft = make_draft(
         observation=observation,
         config=config,
         now_s=now_s,
@@ -117,11 +118,11 @@ def _fresh(
         forecast=made.forecast,
     )
     decision = publish(draft)
-    return decision, replace(
-        state,
+    return decision, make_policy_state(
         demand=learned.demand,
         capacity=learned.capacity,
         forecast=learned.forecast,
+        start_up=state.start_up,
         budget=_budget_after(observation, state, config, at),
         load=made.load,
         level=at.level,
@@ -135,6 +136,7 @@ def _fresh(
         idle_since_s=idle_since_s,
         latency_step_at_s=_latency_step_at(at, proposals, state),
         ready_rose_at_s=at.ready_rose_at_s,
+        asked_at_s=state.asked_at_s,
     )
 
 
@@ -179,7 +181,7 @@ def _situation(
         coming = sum(age_s <= expiry_s for age_s in replicas.starting_age_s)
         # Asked for a moment ago, no pod scheduled yet: they come, and asking twice is overshoot.
         coming += max(wanted - ready - replicas.starting - stuck, 0)
-    return Situation(
+    return make_situation(
         now_s=made.now_s,
         observation=observation,
         demand=made.demand,
@@ -243,11 +245,13 @@ def _latency_step_at(
 
     Also where another signal asked for more: its replicas bring what the objective asked for.
     """
-    stepped = any(
-        proposal.replicas > at.wanted and proposal.signal in (Signal.TTFT, Signal.ITL)
-        for proposal in proposals
-    )
-    return at.now_s if stepped else state.latency_step_at_s
+    for proposal in proposals:
+        if proposal.replicas > at.wanted and proposal.signal in _LATENCIES:
+            return at.now_s
+    return state.latency_step_at_s
+
+
+_LATENCIES = (Signal.TTFT, Signal.ITL)
 
 
 def _blind(
@@ -281,7 +285,7 @@ def _blind(
     if proposal is not None and proposal.replicas > max(count_of(steps), ready):
         steps = then(steps, Stage.GPU, proposal.replicas, proposal.terms)
     active = state.last_active if verdict is Verdict.HELD else True
-    draft = Draft(
+    draft = make_draft(
         observation=observation,
         config=config,
         now_s=now_s,
@@ -305,7 +309,7 @@ def _is_waking(replicas: Replicas | NoData, state: PolicyState) -> bool:
 
 
 def _one(stage: Stage, replicas: int, terms: Terms = ()) -> Steps:
-    return (Step(stage=stage, replicas=replicas, terms=terms),)
+    return (make_step(stage=stage, replicas=replicas, terms=terms),)
 
 
 def _from_zero(
@@ -334,7 +338,7 @@ def _from_zero(
         waking = asked_at_s is not None and now_s - asked_at_s <= kept_s
         verdict = Verdict.FRESH
         steps = _one(Stage.WAKE if waking else Stage.IDLE, wake if waking else 0)
-    draft = Draft(
+    draft = make_draft(
         observation=observation,
         config=config,
         now_s=now_s,

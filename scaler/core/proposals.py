@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from scaler.core.budget import Budget, missed_ratio
 from scaler.core.capacity import replicas_for
 from scaler.core.config import PolicyConfig
+from scaler.core.made import maker
 from scaler.core.model import (
     Capacity,
     Demand,
@@ -24,8 +25,9 @@ from scaler.core.model import (
     Proposal,
     Role,
     Signal,
+    make_proposal,
 )
-from scaler.core.sizing import Margins, count_for, drain_extra
+from scaler.core.sizing import Margins, count_for, drain_extra, make_margins
 
 _RELIEF_LOAD_FACTOR = 2.0  # half busy
 _UNLIMITED = 10**9
@@ -63,6 +65,9 @@ class Situation:
     ready_rose_at_s: float | None
 
 
+make_situation = maker(Situation)
+
+
 def propose(situation: Situation) -> tuple[Proposal, ...]:
     """Every signal's proposal, in a fixed order; signals without data make none."""
     made = (
@@ -82,8 +87,8 @@ def _work(at: Situation) -> Proposal | None:
     if isinstance(at.observation.work, NoData):
         return None
     now = at.margins
-    margins = Margins(sigmas=now.sigmas, forecast=0.0, capacity_ratio=now.capacity_ratio)
-    return Proposal(
+    margins = make_margins(sigmas=now.sigmas, forecast=0.0, capacity_ratio=now.capacity_ratio)
+    return make_proposal(
         signal=Signal.WORK,
         replicas=sized(at, at.load, margins),
         terms=(
@@ -100,7 +105,7 @@ def _forecast(at: Situation) -> Proposal | None:
     """The load expected when a replica asked for now would be ready, with all margins."""
     if isinstance(at.observation.work, NoData):
         return None
-    return Proposal(
+    return make_proposal(
         signal=Signal.FORECAST,
         replicas=sized(at, at.forecast.load_mean, at.margins),
         terms=(
@@ -150,7 +155,7 @@ def _queue(at: Situation) -> Proposal | None:
         replicas = max(
             replicas, math.ceil(at.load + drain_extra(behind, at.load, price, kept_s=kept_s))
         )
-    return Proposal(
+    return make_proposal(
         signal=Signal.QUEUE,
         replicas=replicas,
         terms=(
@@ -175,7 +180,7 @@ def _kv_cache(at: Situation) -> Proposal | None:
     felt = _felt(at)
     if not felt or at.coming > 0:
         replicas = min(replicas, max(at.wanted, 1))
-    return Proposal(
+    return make_proposal(
         signal=Signal.KV_CACHE,
         replicas=replicas,
         terms=(
@@ -206,6 +211,9 @@ class Attainment:
     high: float
 
 
+make_attainment = maker(Attainment)
+
+
 def attainment(latency: Latency, objective_s: float) -> Attainment:
     """The share of ``latency`` within ``objective_s``; the histogram must not be empty."""
     total = latency.total
@@ -215,9 +223,9 @@ def attainment(latency: Latency, objective_s: float) -> Attainment:
     within = sum(counts[:below])
     lower_s = bounds_s[below - 1] if below else 0.0
     if lower_s == objective_s:  # an objective on a bound splits no bucket
-        return Attainment(low=within / total, likely=within / total, high=within / total)
+        return make_attainment(low=within / total, likely=within / total, high=within / total)
     inside = counts[below]
-    return Attainment(
+    return make_attainment(
         low=within / total,
         likely=1.0 - missed_ratio(latency, objective_s),
         high=(within + inside) / total,
@@ -258,7 +266,7 @@ def _latency(at: Situation, signal: Signal) -> Proposal | None:
         if at.coming == 0 and _settled(at, latency.window_s):
             step = math.ceil(at.config.signals.latency_step_ratio * max(at.ready, 1))
             replicas = max(replicas, min(at.wanted - at.stuck + step, relief(at)))
-    return Proposal(
+    return make_proposal(
         signal=signal,
         replicas=replicas,
         terms=(
@@ -308,7 +316,7 @@ def gpu_proposal(gpu: Gpu | NoData, *, ready: int, target_ratio: float) -> Propo
     """Replicas that bring mean GPU utilisation to ``target_ratio``."""
     if isinstance(gpu, NoData) or ready == 0:
         return None
-    return Proposal(
+    return make_proposal(
         signal=Signal.GPU,
         replicas=math.ceil(ready * gpu.utilisation_mean_ratio / target_ratio),
         terms=(

@@ -6,6 +6,7 @@ from functools import lru_cache
 from scaler.core.config import HpaConfig, PolicyConfig
 from scaler.core.hpa_encoding import Resolution, Resolved, resolve_unreachable
 from scaler.core.hpa_spec import BAND_SINCE, ToleranceRule, Tolerances, Version
+from scaler.core.made import maker
 from scaler.core.model import (
     Blindness,
     Capacity,
@@ -19,6 +20,7 @@ from scaler.core.model import (
     Replicas,
     Stage,
     Verdict,
+    make_decision,
 )
 from scaler.core.stages import Steps, count_of, limits, then
 
@@ -42,6 +44,9 @@ class Draft:
     forecast: Forecast | None = None
 
 
+make_draft = maker(Draft)
+
+
 def publish(draft: Draft) -> Decision:
     """Make the decision: what is wanted, what can be reached, what is published."""
     mode, replicas = draft.config.mode, draft.observation.replicas
@@ -51,7 +56,7 @@ def publish(draft: Draft) -> Decision:
     if mode is not Mode.ACTIVE and not isinstance(replicas, NoData):
         steps = then(steps, Stage.FROZEN, replicas.wanted, ())
         encoded = _resolved(replicas.wanted, replicas, draft.config.hpa).encoded.double
-    return Decision(
+    return make_decision(
         at_s=draft.now_s,
         verdict=draft.verdict,
         replicas_desired=count_of(steps),
@@ -79,6 +84,9 @@ class Reached:
     encoded: float
 
 
+make_reached = maker(Reached)
+
+
 def _reach(draft: Draft) -> Reached:
     """Replace a count that the HPA's tolerance swallows: round it up, or hold, by price.
 
@@ -90,17 +98,17 @@ def _reach(draft: Draft) -> Reached:
     known = None if isinstance(replicas, NoData) or replicas.inferred else replicas
     resolved = _resolved(desired, known, config.hpa)
     if resolved.resolution is Resolution.AS_ASKED or known is None:
-        return Reached(steps=draft.steps, encoded=resolved.encoded.double)
+        return make_reached(steps=draft.steps, encoded=resolved.encoded.double)
     allowed = limits(config, known.replicas_min, known.replicas_max)
     if not allowed.low <= resolved.replicas <= allowed.high:
-        return Reached(steps=draft.steps, encoded=float(desired))
+        return make_reached(steps=draft.steps, encoded=float(desired))
     steps = then(
         draft.steps,
         Stage.UNREACHABLE_STEP,
         resolved.replicas,
         (("asked", float(desired)), ("status_replicas", float(known.current))),
     )
-    return Reached(steps=steps, encoded=resolved.encoded.double)
+    return make_reached(steps=steps, encoded=resolved.encoded.double)
 
 
 def _resolved(desired: int, replicas: Replicas | None, hpa: HpaConfig) -> Resolved:

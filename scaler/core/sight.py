@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from scaler.core.config import FreshnessConfig
+from scaler.core.made import maker
 from scaler.core.model import Blindness, Cause, NoData, Observation, Signal
 
 COVERAGE_FULL_RATIO = 0.999  # below it a replica is missing, in any fleet up to 1000
@@ -25,29 +26,43 @@ class Sight:
     seen: Seen
 
 
+make_sight = maker(Sight)
+
+
 def look(observation: Observation, seen: Seen, config: FreshnessConfig) -> Sight:
     """Sort the signals into usable and blind; remember when each was last usable."""
     now_s = observation.seen_at_s
-    last = dict(seen)
     blind: list[Blindness] = []
     lost = 0
-    for signal, value in zip(_SIGNALS, _values(observation), strict=True):
-        if not isinstance(value, NoData):
-            last[signal] = now_s
-            continue
-        blind.append(Blindness(signal=signal, cause=value.cause, detail=value.detail))
-        seen_at_s = last.get(signal)
-        if seen_at_s is not None and now_s - seen_at_s <= config.expect_s:
-            lost += 1
+    values = _values(observation)
+    if NoData in map(type, values):
+        for signal, value in zip(_SIGNALS, values, strict=True):
+            if isinstance(value, NoData):
+                blind.append(Blindness(signal=signal, cause=value.cause, detail=value.detail))
+                lost += _is_expected(signal, seen, now_s, config)
+    seen = _seen_now(seen, [item.signal for item in blind], now_s)
     for signal, total in ((Signal.WORK, observation.work), (Signal.QUEUE, observation.queue)):
         if not isinstance(total, NoData) and total.coverage_ratio < COVERAGE_FULL_RATIO:
             blind.append(_partial(signal, total.coverage_ratio))
             lost += 1
-    missing = [isinstance(value, NoData) for value in (observation.queue, observation.work)]
-    engines = not all(missing)
-    if any(missing) and lost == 0:
+    no_queue, no_work = isinstance(observation.queue, NoData), isinstance(observation.work, NoData)
+    if (no_queue or no_work) and lost == 0:
         lost = 1  # never seen yet, and nothing may be lowered without it
-    return Sight(engines=engines, blind=tuple(blind), lost=lost, seen=tuple(last.items()))
+    return make_sight(engines=not (no_queue and no_work), blind=tuple(blind), lost=lost, seen=seen)
+
+
+def _is_expected(signal: Signal, seen: Seen, now_s: float, config: FreshnessConfig) -> bool:
+    """Whether ``signal`` was usable lately."""
+    return any(name is signal and now_s - at_s <= config.expect_s for name, at_s in seen)
+
+
+def _seen_now(seen: Seen, blind: list[Signal], now_s: float) -> Seen:
+    """``seen`` with every signal that is not ``blind`` seen now, new ones at the end."""
+    again = [(name, at_s if name in blind else now_s) for name, at_s in seen]
+    if len(again) < len(_SIGNALS):
+        known = [name for name, _ in seen]
+        again += [(name, now_s) for name in _SIGNALS if name not in blind and name not in known]
+    return tuple(again)
 
 
 def _partial(signal: Signal, coverage_ratio: float) -> Blindness:

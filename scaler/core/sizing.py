@@ -10,8 +10,8 @@ independent, so their margins add as squares:
 import math
 from dataclasses import dataclass
 
-from scaler.core.capacity import carried
 from scaler.core.config import CapacityConfig
+from scaler.core.made import maker
 from scaler.core.model import Capacity
 from scaler.core.window import normal_quantile
 
@@ -30,6 +30,9 @@ class Margins:
     sigmas: float
     forecast: float
     capacity_ratio: float
+
+
+make_margins = maker(Margins)
 
 
 def cost_sigma(capacity: Capacity) -> float:
@@ -66,10 +69,12 @@ def count_for(
     load = min(load, float(_COUNT_MAX))
     slack_sigmas = margins.sigmas / max(normal_quantile(attainment_ratio), 0.1)
     doubt = margins.sigmas * margins.capacity_ratio * load
+    alone, power = 1.0 - capacity.load_max_ratio, -config.load_max_gain
     others = margins.forecast**2 + doubt**2
 
     def enough(count: int) -> bool:
-        slack = slack_sigmas * (count - carried(count, capacity, config))
+        carried = count * (1.0 - alone * count**power)  # as ``capacity.carried`` has it
+        slack = slack_sigmas * (count - carried)
         return count - math.sqrt(slack * slack + others) >= load
 
     low = math.ceil(load) - 1

@@ -3,16 +3,18 @@
 A stage that leaves the count alone adds no step, so the last step is what decided.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 
 from scaler.core.config import HoldDownConfig, PolicyConfig
-from scaler.core.model import NoData, Proposal, Signal, Stage, Step, Terms
+from scaler.core.made import maker
+from scaler.core.model import NoData, Proposal, Signal, Stage, Step, Terms, make_step
 from scaler.core.proposals import Situation, attainment, objective, relief, sized
-from scaler.core.sizing import load_sigma
+from scaler.core.sizing import load_sigma, make_margins
 
 Steps = tuple[Step, ...]
 
+_REPLICAS = attrgetter("replicas")
 _STAGES = {signal: Stage(signal.value) for signal in Signal}
 
 
@@ -25,13 +27,13 @@ def then(steps: Steps, stage: Stage, replicas: int, terms: Terms) -> Steps:
     """``steps`` with one more when it changes the count."""
     if replicas == count_of(steps):
         return steps
-    return (*steps, Step(stage=stage, replicas=replicas, terms=terms))
+    return (*steps, make_step(stage=stage, replicas=replicas, terms=terms))
 
 
 def binding(proposals: tuple[Proposal, ...]) -> Steps:
     """The first step: the largest proposal, the earliest in order among equals."""
-    best = max(proposals, key=attrgetter("replicas"))
-    return (Step(stage=_STAGES[best.signal], replicas=best.replicas, terms=best.terms),)
+    best = max(proposals, key=_REPLICAS)
+    return (make_step(stage=_STAGES[best.signal], replicas=best.replicas, terms=best.terms),)
 
 
 def keep(steps: Steps, at: Situation) -> Steps:
@@ -50,7 +52,9 @@ def keep(steps: Steps, at: Situation) -> Steps:
     load = max(at.level, at.forecast.load_horizon) * (1.0 + hold.margin_ratio)
     band = hold.scatter_factor * load_sigma(load, at.capacity, over_s=hold.level_s)
     sigmas = max(at.margins.sigmas, hold.sigma_min_factor)
-    margins = replace(at.margins, sigmas=sigmas)
+    margins = make_margins(
+        sigmas=sigmas, forecast=at.margins.forecast, capacity_ratio=at.margins.capacity_ratio
+    )
     if not at.falling and sized(at, load + band, margins) >= at.wanted:
         load += band
     replicas = min(max(count, sized(at, load, margins)), at.wanted)
@@ -160,8 +164,11 @@ class Limits:
     high: int
 
 
+make_limits = maker(Limits)
+
+
 def limits(config: PolicyConfig, replicas_min: int | None, replicas_max: int | None) -> Limits:
     """Bounds to apply: the object's own where they are known, else the configured ones."""
     low = config.bounds.replicas_min if replicas_min is None else replicas_min
     high = config.bounds.replicas_max if replicas_max is None else replicas_max
-    return Limits(low=max(low, 0), high=max(high, 1))
+    return make_limits(low=max(low, 0), high=max(high, 1))

@@ -1,6 +1,7 @@
 """How long a replica takes to become ready, learned from the starts that were seen."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from scaler.core.config import StartUpConfig
 from scaler.core.model import NoData, Observation
@@ -29,5 +30,10 @@ def update_start_up(
 
 def start_up_s(state: StartUpState, config: StartUpConfig) -> float:
     """A high quantile of the observed starts; the prior stands in for the first missing ones."""
-    missing = max(PRIOR_SAMPLES - len(state.samples_s), 0)
-    return quantile((*state.samples_s, *(config.prior_s,) * missing), config.quantile_ratio)
+    return _high(state.samples_s, config.prior_s, config.quantile_ratio)
+
+
+@lru_cache(maxsize=4096)  # replicas start seldom: a target asks the same from tick to tick
+def _high(samples_s: tuple[float, ...], prior_s: float, ratio: float) -> float:
+    missing = max(PRIOR_SAMPLES - len(samples_s), 0)
+    return quantile((*samples_s, *(prior_s,) * missing), ratio)

@@ -1,0 +1,53 @@
+"""What ``maker`` makes is what the class makes, and as frozen."""
+
+from dataclasses import FrozenInstanceError, dataclass, field
+
+import pytest
+
+from scaler.core.made import maker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noun:
+    first: float
+    second: tuple[int, ...] = (1,)
+    third: list[int] = field(default_factory=list)
+
+
+make_noun = maker(Noun)
+
+
+def test_made_is_what_the_class_makes() -> None:
+    made = make_noun(first=0.5, second=(2, 3), third=[4])
+    assert made == Noun(first=0.5, second=(2, 3), third=[4])
+    assert type(made) is Noun
+    assert repr(made) == "Noun(first=0.5, second=(2, 3), third=[4])"
+
+
+def test_defaults_are_those_of_the_class() -> None:
+    assert make_noun(first=0.5, third=[]) == Noun(first=0.5)
+
+
+def test_made_is_frozen() -> None:
+    made = make_noun(first=0.5, third=[])
+    with pytest.raises(FrozenInstanceError):
+        made.first = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("given", [{}, {"first": 1.0}, {"first": 1.0, "third": [], "fourth": 2}])
+def test_a_field_without_a_default_must_be_given_and_no_other_may(given: dict[str, float]) -> None:
+    """``third`` has a factory, which ``maker`` does not call."""
+    with pytest.raises(TypeError):
+        make_noun(**given)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_made_is_refused() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Checked:
+        first: float
+
+        def __post_init__(self) -> None:
+            assert self.first > 0.0
+
+    with pytest.raises(AssertionError):
+        maker(Checked)
