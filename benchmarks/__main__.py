@@ -17,6 +17,7 @@ RUNS = (
     ("capacity learned against the truth", "capacity", ()),
     ("forecasts against persistence", "forecasts", ()),
     ("scoreboard of the development traces, 12 hours of each", "scoreboard", ("--quick",)),
+    ("flapping: constant load, and reversals", "flapping", ()),
     ("robustness, one factor at a time", "robustness", ()),
 )
 
