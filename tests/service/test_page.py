@@ -540,10 +540,21 @@ async def test_nothing_moves_while_values_change(tmp_path):
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [360, 768, 1440])
 async def test_it_fits_every_window_in_both_schemes(tmp_path, width, dark):
-    async with shown(small_fleet(), tmp_path, width=width, dark=dark) as page:
-        for view in ("#/", "#/llm/chat", "#/llm/code"):
+    fleet = small_fleet()
+    pinned = f"#/llm/chat?at={fleet.clock.at_s - 600.0}"
+    async with shown(fleet, tmp_path, width=width, dark=dark) as page:
+        for view in ("#/", "#/llm/chat", "#/llm/code", pinned):
             await page.value(f"location.hash = {view!r}")
             await page.value("new Promise(done => setTimeout(done, 100))")
+            if view is pinned:
+                await page.until("document.querySelector('.then')?.hidden === false")
+                await page.value("document.querySelector('.menu').open = true")
+                inside = (
+                    "[...document.querySelectorAll('.then *, .menu *')].every(one => {"
+                    " const { left, right } = one.getBoundingClientRect();"
+                    " return left >= 0 && right <= innerWidth; })"
+                )
+                assert await page.value(inside)
             assert await page.value("document.body.scrollWidth") <= width
             assert await page.value("document.documentElement.scrollWidth") <= width
             faint = await page.value(CONTRAST)
