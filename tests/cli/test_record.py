@@ -245,6 +245,7 @@ def test_what_is_missing_is_named(
         assert _run(monkeypatch, fake.url, tmp_path) == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / "trace.csv.gz").exists()
+    assert not (tmp_path / ".parts").exists()  # or another target would be refused in this folder
 
 
 @pytest.mark.parametrize(
