@@ -6,7 +6,6 @@ replicas for its first ten minutes.
 """
 
 import functools
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -40,7 +39,6 @@ BASE: Mapping[str, Any] = {
     "seed": 0,
 }
 GENERATED_SEED = 7
-FIRST_S, FIRST_USE_RATIO = 600.0, 0.65
 PEAK_PER_S = 50.0  # of the lengths of Azure 2023: some 15 replicas
 
 
@@ -125,18 +123,7 @@ def base_scenario(
     options["load_factor"] = trace.load_factor * load
     options["until_s"] = trace.quick_until_s if quick else None
     options.pop("skip_bad_rows", None)
-    stored = trace_of(trace, folder)
-    options["initial_replicas"] = _replicas_at_first(stored, options)
-    return scenario(stored, policy="predictive", **options)
-
-
-def _replicas_at_first(trace: StoredTrace, options: Mapping[str, Any]) -> int:
-    """Enough for the first ten minutes, so that a run begins in the middle of a day's work."""
-    requests = join(list(trace))
-    first = requests.pick(requests.arrival_s < FIRST_S)
-    busy = len(first) * _mean_work_s(first, options["replica_model"]) / FIRST_S
-    wanted = math.ceil(busy * options["load_factor"] / FIRST_USE_RATIO)
-    return int(min(max(wanted, options["min_replicas"]), options["max_replicas"]))
+    return scenario(trace_of(trace, folder), policy="predictive", **options)
 
 
 def equal_load(trace: Development, folder: Path, model: str) -> float:
