@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -57,8 +58,9 @@ class Rig:
 
 
 @contextlib.asynccontextmanager
-async def running(path: Path) -> AsyncIterator[Rig]:
+async def running(path: Path, at_s: float | None = None) -> AsyncIterator[Rig]:
     rig = Rig(path)
+    rig.clock.at_s = rig.clock.at_s if at_s is None else at_s
     await rig.daemon.start()
     try:
         while not rig.daemon.ready():  # noqa: ASYNC110 - the daemon tells nobody but its ports
@@ -208,6 +210,23 @@ async def test_a_checkpoint_is_written_as_due_and_at_the_end_and_read_at_the_sta
             entry = again.daemon.registry.entries[CHAT]
             assert entry.state.good_at_s is not None
             assert entry.state.last_count == 2
+
+
+async def test_the_past_of_the_page_outlives_the_daemon(tmp_path: Path) -> None:
+    state = {"checkpoint_file": str(tmp_path / "checkpoint.json")}
+    path = written(tmp_path, targets=[TARGET], state=state)
+    async with running(path) as rig:
+        await rig.tick()
+        await rig.tick()
+        page = json.loads((await rig.get("/api/targets/llm/deployment.chat"))[1])
+        before, ended_s = page["history"]["rows"], rig.clock.at_s
+    async with running(path, ended_s + 60.0) as rig:
+        await rig.tick()
+        page = json.loads((await rig.get("/api/targets/llm/deployment.chat"))[1])
+        assert page["history"]["rows"][: len(before)] == before
+        assert len(page["history"]["rows"]) > len(before)
+        status, told = await rig.get(f"/api/targets/llm/deployment.chat?at={ended_s - 15.0}")
+        assert (status, json.loads(told)["at_s"]) == (200, ended_s - 15.0)
 
 
 async def test_a_checkpoint_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
