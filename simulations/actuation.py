@@ -11,9 +11,9 @@ by second (``tests/data/keda``).
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from scaler.core.hpa import (
     ExternalMetric,
@@ -76,6 +76,20 @@ class KedaState:
     failures: int = 0
     cached: Read | None = None
     hpa: HpaState = HpaState()
+
+
+def _changed(state: KedaState, **changes: Any) -> KedaState:
+    """As ``dataclasses.replace`` does, in a third of its time: a run polls and syncs often."""
+    kept: dict[str, Any] = {
+        "created_at_s": state.created_at_s,
+        "next_poll_at_s": state.next_poll_at_s,
+        "next_sync_at_s": state.next_sync_at_s,
+        "last_active_at_s": state.last_active_at_s,
+        "failures": state.failures,
+        "cached": state.cached,
+        "hpa": state.hpa,
+    }
+    return KedaState(**(kept | changes))
 
 
 class Outcome(StrEnum):
@@ -143,16 +157,16 @@ class KedaActuator:
         """One pass of KEDA's scale loop (``getScalerState`` and ``RequestScale``)."""
         next_poll_at_s = now_s + self.scaled_object.polling_interval_s
         if isinstance(answer, Answer) and not self._paused:
-            state = replace(state, next_poll_at_s=next_poll_at_s, cached=answer, failures=0)
+            state = _changed(state, next_poll_at_s=next_poll_at_s, cached=answer, failures=0)
             return self._request_scale(
                 state, now_s=now_s, scale=scale, active=answer.active, failed=False
             )
-        state = replace(state, next_poll_at_s=next_poll_at_s)
+        state = _changed(state, next_poll_at_s=next_poll_at_s)
         if self._paused:
             return self._paused_poll(state, scale)
         if answer is Failure.SPEC:
             return self._request_scale(state, now_s=now_s, scale=scale, active=False, failed=True)
-        state = replace(state, cached=answer)
+        state = _changed(state, cached=answer)
         served: int | None = None
         if self.cluster.keda >= _POLLS_COUNT:
             state, served = self._after_failure(state, scale)
@@ -171,7 +185,7 @@ class KedaActuator:
         """One sync of the HPA controller, reading the scaler through KEDA if ``asks``."""
         next_sync_at_s = now_s + self.cluster.hpa_sync_s
         if self._paused:
-            state = replace(state, next_sync_at_s=next_sync_at_s, hpa=HpaState())
+            state = _changed(state, next_sync_at_s=next_sync_at_s, hpa=HpaState())
             return Synced(replicas=scale.spec_replicas, result=None, state=state)
         metric: Metric = MetricFailed()
         if self.asks(scale):
@@ -183,12 +197,12 @@ class KedaActuator:
             metrics=(metric,),
         )
         result, hpa = sync(self.hpa, state.hpa, seen, now_s=now_s)
-        state = replace(state, next_sync_at_s=next_sync_at_s, hpa=hpa)
+        state = _changed(state, next_sync_at_s=next_sync_at_s, hpa=hpa)
         return Synced(replicas=result.replicas, result=result, state=state)
 
     def reconciled(self, state: KedaState, *, now_s: float) -> KedaState:
         """After a change of the ScaledObject or an operator restart: polled at once, cache gone."""
-        return replace(state, next_poll_at_s=now_s, cached=None)
+        return _changed(state, next_poll_at_s=now_s, cached=None)
 
     def controller_restarted(self, state: KedaState, *, now_s: float) -> KedaState:
         """After a restart of the HPA controller: its memory is gone.
@@ -197,7 +211,7 @@ class KedaActuator:
         window.
         """
         next_sync_at_s = now_s + self.cluster.hpa_sync_s
-        return replace(state, next_sync_at_s=next_sync_at_s, hpa=HpaState())
+        return _changed(state, next_sync_at_s=next_sync_at_s, hpa=HpaState())
 
     @property
     def _paused(self) -> bool:
@@ -208,7 +222,7 @@ class KedaActuator:
         return Polled(
             replicas=scale.spec_replicas if wanted is None else wanted,
             outcome=Outcome.PAUSED,
-            state=replace(state, hpa=HpaState()),
+            state=_changed(state, hpa=HpaState()),
         )
 
     def _request_scale(
@@ -225,12 +239,12 @@ class KedaActuator:
         if idling or current == 0:
             if spec.scale_out_paused:
                 return Polled(replicas=current, outcome=Outcome.PAUSED, state=state)
-            state = replace(state, last_active_at_s=_kept_time(now_s))
+            state = _changed(state, last_active_at_s=_kept_time(now_s))
             replicas = max(1, spec.replicas_min)
             return Polled(replicas=replicas, outcome=Outcome.ACTIVATED, state=state)
         if failed:
             return Polled(replicas=current, outcome=Outcome.HELD_ON_ERROR, state=state)
-        state = replace(state, last_active_at_s=_kept_time(now_s))
+        state = _changed(state, last_active_at_s=_kept_time(now_s))
         return Polled(replicas=current, outcome=Outcome.ACTIVE, state=state)
 
     def _when_inactive(
@@ -271,25 +285,17 @@ class KedaActuator:
         cached = state.cached if self.scaled_object.use_cached_metrics else None
         read = answer if cached is None else cached
         if isinstance(read, Answer):
-            milli = keda_milli(integer=read.integer, double=read.double, keda=self.cluster.keda)
-            state = replace(state, failures=0) if state.failures else state
-            return state, self._external(milli)
+            state = _changed(state, failures=0) if state.failures else state
+            return state, _heard(read, self.cluster.keda, self.scaled_object)
         state, served = self._after_failure(state, scale)
-        return state, MetricFailed() if served is None else self._external(served)
-
-    def _external(self, milli: int) -> ExternalMetric:
-        return ExternalMetric(
-            target_type=self.scaled_object.target_type,
-            target_milli=self.scaled_object.target_milli,
-            values_milli=(milli,),
-        )
+        return state, MetricFailed() if served is None else _external(served, self.scaled_object)
 
     def _after_failure(self, state: KedaState, scale: Scale) -> tuple[KedaState, int | None]:
         """Count a failed read; the fallback's value in thousandths once there are too many."""
         fallback = self.scaled_object.fallback
         if fallback is None:
             return state, None
-        state = replace(state, failures=state.failures + 1)
+        state = _changed(state, failures=state.failures + 1)
         if state.failures <= fallback.failure_threshold:
             return state, None
         replicas = float(
@@ -300,6 +306,17 @@ class KedaActuator:
                 return state, None
             replicas /= float(scale.ready_pods)
         return state, int(float(self.scaled_object.target_milli) * replicas)
+
+
+def _heard(answer: Answer, keda: Version, spec: ScaledObjectSpec) -> ExternalMetric:
+    """What the HPA reads where the scaler answered."""
+    return _external(keda_milli(integer=answer.integer, double=answer.double, keda=keda), spec)
+
+
+def _external(milli: int, spec: ScaledObjectSpec) -> ExternalMetric:
+    return ExternalMetric(
+        target_type=spec.target_type, target_milli=spec.target_milli, values_milli=(milli,)
+    )
 
 
 def _fallback_replicas(behavior: FallbackBehavior, replicas: int, current: int) -> int:

@@ -14,8 +14,8 @@ is free for it, *starting* (or *crash-looping*) while it holds the GPU and loads
 *draining* until its last request has ended or the grace is over.
 """
 
+import functools
 import heapq
-import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -23,14 +23,9 @@ import numpy.typing as npt
 
 from scaler.core.model import Replicas
 from simulations import engine, request_ring
-from simulations.engine_layout import (
-    Records,
-    allocate,
-    clear_slot,
-    grow_slots,
-)
-from simulations.fleet_counters import FleetCounters, read_counters
-from simulations.fleet_members import Event, FleetStatus, Member
+from simulations.engine_layout import Records, allocate, clear_slot, grow_slots
+from simulations.fleet_counters import FleetCounters
+from simulations.fleet_members import Event, FleetStatus, Member, shown
 from simulations.gpu_supply import GpuSupply
 from simulations.gpu_time import GpuTime
 from simulations.lifecycle import (
@@ -79,6 +74,7 @@ class Fleet:
         )
         write_params(model, self._state, routing=routing, seed_word=word(seed, "routing"))
         self._state.params["gateway_rejects"] = gateway_rejects
+        self._blocks_usable = int(self._state.params["blocks_total"][0])
         self._next_uid = 0
         self._replicas: dict[int, Member] = {}  # in order of creation; gone ones leave
         self._by_slot: dict[int, Member] = {}
@@ -342,26 +338,32 @@ class Fleet:
 
         Start-up times are of the replicas that became ready after ``since_s``.
         """
-        seen = self._look()
-        return Replicas(
-            seen_at_s=now_s,
+        return self.status_at(now_s)(since_s)
+
+    def status_at(
+        self, now_s: float, *, replicas_min: int | None = None, replicas_max: int | None = None
+    ) -> Callable[[float], Replicas]:
+        """``replica_status`` by ``since_s``, for who may not need it; the bounds are as given."""
+        return functools.partial(
+            shown,
+            self._look(),
+            self._start_ups,
+            now_s=now_s,
             wanted=self._wanted,
-            current=seen.current,
-            ready=len(seen.ready),
-            starting_age_s=tuple([now_s - created_s for created_s in seen.starting_since_s]),
-            unschedulable=seen.unschedulable,
-            crash_looping=seen.crash_looping,
-            terminating=seen.terminating,
-            start_up_s=self._start_ups_between(since_s, now_s),
             gpus_per_replica=self.model.gpus_per_replica,
             gpus_allocatable=self._gpus.allocatable,
+            bounds=(replicas_min, replicas_max),
         )
 
-    def _start_ups_between(self, since_s: float, until_s: float) -> tuple[float, ...]:
-        if not self._start_ups or self._start_ups[-1][0] <= since_s:
-            return ()
-        recent = itertools.takewhile(lambda start: start[0] > since_s, reversed(self._start_ups))
-        return tuple(reversed([took_s for at_s, took_s in recent if at_s <= until_s]))
+    @property
+    def wanted(self) -> int:
+        """spec.replicas."""
+        return self._wanted
+
+    @property
+    def current(self) -> int:
+        """status.replicas."""
+        return self._look().current
 
     @property
     def ready(self) -> tuple[int, ...]:
@@ -375,7 +377,12 @@ class Fleet:
     def counters(self) -> FleetCounters:
         """The metrics of every replica that serves, as of ``now_s``."""
         self._catch_up()
-        return read_counters(self._state, at_s=self.now_s, serving=self._look().serving)
+        return FleetCounters.read(
+            self._state,
+            at_s=self.now_s,
+            serving=self._look().serving,
+            kv_blocks_usable=self._blocks_usable,
+        )
 
     def _look(self) -> FleetStatus:
         if self._seen is None:

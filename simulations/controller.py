@@ -32,9 +32,10 @@ Clock: TypeAlias = Callable[[], float]
 class View:
     """What can be seen at ``now_s``.
 
-    ``replicas`` is what the Kubernetes API shows (``wanted`` is spec.replicas, ``current``
-    status.replicas); its start-ups are those since the controller acted last.  ``ready`` are the
-    uids of the replicas that are ready.  ``scrape`` is the last one by Prometheus, None before the
+    ``wanted`` is spec.replicas, ``current`` status.replicas, ``ready`` the uids of the replicas
+    that are ready.  ``status`` reads all that the Kubernetes API shows at this instant, with the
+    start-ups since the time it is given; ``acted_at_s`` is when the controller acted last.
+    ``scrape`` is the last one by Prometheus, None before the
     first; ``gpu_ratio`` the DCGM utilisation in it, by uid, None before the exporter has a value.
     ``live`` reads the counters of this instant, for a controller that asks pods itself or counts
     requests in a proxy.  ``failure`` is why a query about the engines comes to nothing: Prometheus
@@ -43,12 +44,20 @@ class View:
     """
 
     now_s: float
-    replicas: Replicas
+    acted_at_s: float
+    wanted: int
+    current: int
     ready: Sequence[int]
+    status: Callable[[float], Replicas]
     scrape: FleetCounters | None
     gpu_ratio: Mapping[int, float] | None
     live: Callable[[], FleetCounters]
     failure: NoData | None = None
+
+    @property
+    def replicas(self) -> Replicas:
+        """What the Kubernetes API shows; its start-ups are those since the controller acted."""
+        return self.status(self.acted_at_s)
 
 
 class Controller(Protocol):

@@ -22,7 +22,6 @@ class DaemonController:
         """Starts where ``context.timing`` says."""
         timing, spec = context.timing, context.scaled_object
         self._config: PolicyConfig = context.config
-        self._spec = spec
         self._stopwatch: Stopwatch = context.stopwatch
         self._observer = Observer(
             context.model, context.config.freshness, gateway=spec.replicas_min == 0
@@ -37,7 +36,7 @@ class DaemonController:
             next_sync_at_s=timing.sync_phase_s,
         )
         self._next_tick_s = timing.tick_phase_s
-        self._start_ups: tuple[float, ...] = ()
+        self._ticked_at_s = 0.0
 
     @property
     def next_at_s(self) -> float:
@@ -55,7 +54,6 @@ class DaemonController:
 
     def act(self, view: View) -> int | None:
         """What is due: a tick, else a poll, else a sync."""
-        self._start_ups += view.replicas.start_up_s
         if self._next_tick_s == view.now_s:
             self._next_tick_s += self._config.tick_s
             self._tick(view)
@@ -66,13 +64,8 @@ class DaemonController:
 
     def _tick(self, view: View) -> None:
         """Observe, decide, publish."""
-        replicas = dataclasses.replace(
-            view.replicas,
-            start_up_s=self._start_ups,
-            replicas_min=self._spec.replicas_min,
-            replicas_max=self._spec.replicas_max,
-        )
-        self._start_ups = ()
+        replicas = view.status(self._ticked_at_s)
+        self._ticked_at_s = view.now_s
         observation = self._observer.observe(replicas, view.ready, view.now_s, view.failure)
         self._decision = self._decide(observation, view.now_s)
         self._published = _answer(self._decision)
@@ -99,8 +92,9 @@ class DaemonController:
 
 
 def _scale(view: View) -> Scale:
-    seen = view.replicas
-    return Scale(spec_replicas=seen.wanted, status_replicas=seen.current, ready_pods=seen.ready)
+    return Scale(
+        spec_replicas=view.wanted, status_replicas=view.current, ready_pods=len(view.ready)
+    )
 
 
 def _answer(decision: Decision) -> Read:

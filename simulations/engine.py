@@ -27,7 +27,17 @@ from typing import Any, TypeAlias, TypeVar, cast
 import numpy as np
 from numba import njit
 
-from simulations.engine_layout import Floats, Ints, State, allocate, clear_slot
+from simulations.engine_layout import (
+    CLOCK_WORDS,
+    COUNTERS,
+    METRIC_WORDS,
+    REPLICA_WORDS,
+    Floats,
+    Ints,
+    State,
+    allocate,
+    clear_slot,
+)
 
 Record: TypeAlias = Any  # one record of a structured array: fields by name, written in place
 Int: TypeAlias = Any  # int64 in the compiled code; a type checker cannot see into records
@@ -78,8 +88,10 @@ def load_kernel() -> None:
     cut(state, 0, 0.0)
     count_ended(state)
     append(state.requests, 0, np.empty(0), _NONE, _NONE, _NONE)
+    fit(np.empty(0), _NONE, _NONE, 0.0, 0)
     found = np.empty((3, 1), dtype=np.float32)
     tally(state.requests, found, np.zeros(len(TALLIED), dtype=np.int64), 0.0, 0.0)
+    sum_metrics(state.metrics, _NONE, np.empty(SUMS, dtype=np.int64))
 
 
 @compiled
@@ -211,6 +223,18 @@ def append(  # noqa: PLR0917 - the call into compiled code takes no keywords for
         request.status = PENDING
 
 
+@compiled
+def fit(arrival_at_s: Floats, prompts: Ints, outputs: Ints, last_s: float, tokens_max: int) -> bool:
+    """Whether requests ascend from ``last_s``, and their tokens are in [1, ``tokens_max``]."""
+    good = True
+    for i in range(arrival_at_s.shape[0]):
+        good &= last_s <= arrival_at_s[i] < np.inf
+        last_s = arrival_at_s[i]
+        good &= 1 <= prompts[i] <= tokens_max
+        good &= 1 <= outputs[i] <= tokens_max
+    return good
+
+
 TALLIED = ("pending", "completed", "rejected", "cut", "too_long", "good", "ttft", "tpot", "queue")
 """What ``tally`` counts: requests by status, good ones, and values found of each latency."""
 
@@ -243,6 +267,33 @@ def tally(outcomes: Record, found: Any, counts: Ints, ttft_slo_s: float, tpot_sl
             found[2, queues] = queue_s
             queues += 1
     counts[6], counts[7], counts[8] = ttfts, tpots, queues
+
+
+_COUNTERS, _TTFTS, _ITLS = (
+    METRIC_WORDS[name] for name in ("counters", "ttft_buckets", "itl_buckets")
+)
+SUMS = _COUNTERS + _TTFTS + _ITLS + 1
+_BLOCKS_USED = (COUNTERS.names or ()).index("blocks_used")
+
+
+@compiled
+def sum_metrics(metrics: Ints, slots: Ints, found: Ints) -> None:
+    """Counters, TTFT and ITL buckets of these slots added up, and the most blocks that one uses.
+
+    ``metrics`` is as in ``State``; sums of counters that are no integers have no meaning.
+    """
+    capacity = (metrics.shape[0] - CLOCK_WORDS) // REPLICA_WORDS
+    found[:] = 0
+    for i in range(slots.shape[0]):
+        begin, done = CLOCK_WORDS, 0
+        most = metrics[begin + slots[i] * _COUNTERS + _BLOCKS_USED]
+        found[SUMS - 1] = max(found[SUMS - 1], most)
+        for words in (_COUNTERS, _TTFTS, _ITLS):
+            row = begin + slots[i] * words
+            for word in range(words):
+                found[done + word] += metrics[row + word]
+            begin += capacity * words
+            done += words
 
 
 # Arrivals and routing

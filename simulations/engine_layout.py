@@ -6,6 +6,7 @@ request is one contiguous record.  Requests live in a ring whose length is a pow
 taken.
 """
 
+import itertools
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -179,11 +180,31 @@ COUNTERS = np.dtype(
 SESSION = np.dtype([("key", "u8"), ("seen_at_tokens", "i8")], align=True)
 
 
+METRIC_WORDS = {
+    "counters": len(COUNTERS.names or ()),
+    "ttft_buckets": len(TTFT_BOUNDS_S) + 1,
+    "itl_buckets": len(ITL_BOUNDS_S) + 1,
+    "e2e_buckets": len(REQUEST_BOUNDS_S) + 1,
+    "queue_buckets": len(REQUEST_BOUNDS_S) + 1,
+    "iteration_buckets": len(ITERATION_BOUNDS_TOKENS) + 1,
+}
+"""What a metrics page is made of, in the order of the memory, and 8-byte words a replica."""
+
+CLOCK_WORDS = len(CLOCK.names or ())
+REPLICA_WORDS = sum(METRIC_WORDS.values())
+_WORDS_BEFORE = dict(
+    zip(METRIC_WORDS, itertools.accumulate(METRIC_WORDS.values(), initial=0), strict=False)
+)
+
+assert COUNTERS.itemsize == 8 * METRIC_WORDS["counters"], "every counter is a word"
+assert CLOCK.itemsize == 8 * CLOCK_WORDS, "so is every field of the clock"
+
+
 class State(NamedTuple):
     """All arrays of one fleet.  First axis: replica slot, except where said."""
 
     params: Records  # one record
-    clock: Records  # one record
+    clock: Records  # one record, the beginning of metrics
     requests: Records  # the ring
     replicas: Records
     next_at_s: Floats  # when the run or step under way ends; infinity where idle
@@ -195,6 +216,7 @@ class State(NamedTuple):
     finish_heap: Ints  # [replica, slot], finish_step << 16 | slot, a binary heap
     block_phase: Ints  # [replica, block_size], decoding sequences by context_base modulo block size
     prefill_slots: Ints  # [replica, slot]
+    metrics: Ints  # the memory of the clock and of the six below, so that a scrape is one copy
     counters: Records
     ttft_buckets: (
         Ints  # [replica, bucket], per bucket, not cumulative; the last is above all bounds
@@ -218,12 +240,8 @@ def allocate(*, slots: int, ring: int, max_num_seqs: int, block_size: int, sessi
     def ints(*shape: int) -> Ints:
         return np.zeros(shape, dtype=np.int64)
 
-    clock = np.zeros(1, dtype=CLOCK)
-    clock["gateway_head"] = clock["gateway_tail"] = -1
-    request_buckets = len(REQUEST_BOUNDS_S) + 1
-    return State(
+    made = State(
         params=np.zeros(1, dtype=PARAMS),
-        clock=clock,
         requests=np.zeros(ring, dtype=REQUEST),
         replicas=np.zeros(slots, dtype=REPLICA),
         next_at_s=np.full(slots, np.inf),
@@ -235,18 +253,31 @@ def allocate(*, slots: int, ring: int, max_num_seqs: int, block_size: int, sessi
         finish_heap=ints(slots, max_num_seqs),
         block_phase=ints(slots, block_size),
         prefill_slots=ints(slots, max_num_seqs),
-        counters=np.zeros(slots, dtype=COUNTERS),
-        ttft_buckets=ints(slots, len(TTFT_BOUNDS_S) + 1),
-        itl_buckets=ints(slots, len(ITL_BOUNDS_S) + 1),
-        e2e_buckets=ints(slots, request_buckets),
-        queue_buckets=ints(slots, request_buckets),
-        iteration_buckets=ints(slots, len(ITERATION_BOUNDS_TOKENS) + 1),
+        **allocate_metrics(slots),
         ttft_bounds_s=np.array(TTFT_BOUNDS_S),
         itl_bounds_s=np.array(ITL_BOUNDS_S),
         request_bounds_s=np.array(REQUEST_BOUNDS_S),
         iteration_bounds_tokens=np.array(ITERATION_BOUNDS_TOKENS),
         sessions=np.zeros(sessions, dtype=SESSION),
     )
+    made.clock["gateway_head"] = made.clock["gateway_tail"] = -1
+    return made
+
+
+def allocate_metrics(slots: int) -> dict[str, Any]:
+    """The clock and the metrics of ``slots`` replicas, by the name of the field of ``State``."""
+    whole = np.zeros(CLOCK_WORDS + slots * REPLICA_WORDS, dtype=np.int64)
+    made: dict[str, Any] = {name: metric_part(whole, name) for name in METRIC_WORDS}
+    made["counters"] = made["counters"].reshape(-1).view(COUNTERS)
+    return made | {"metrics": whole, "clock": whole[:CLOCK_WORDS].view(CLOCK)}
+
+
+def metric_part(metrics: Ints, name: str) -> Ints:
+    """One of ``METRIC_WORDS`` in ``State.metrics``, or in a copy of it, as [slot, word]."""
+    slots = (metrics.size - CLOCK_WORDS) // REPLICA_WORDS
+    words = METRIC_WORDS[name]
+    begin = CLOCK_WORDS + slots * _WORDS_BEFORE[name]
+    return metrics[begin : begin + slots * words].reshape(slots, words)
 
 
 # Arrays whose first axis is the replica slot: they grow together, and a slot's part of them is
@@ -260,12 +291,13 @@ PER_REPLICA = (
 
 def grow_slots(state: State) -> State:
     """The same fleet with twice as many replica slots."""
-    grown: dict[str, Any] = {}
+    grown: dict[str, Any] = allocate_metrics(2 * state.next_at_s.shape[0])
     for name in PER_REPLICA:
         old = getattr(state, name)
-        new = np.zeros((2 * old.shape[0], *old.shape[1:]), dtype=old.dtype)
-        new[: old.shape[0]] = old
-        grown[name] = new
+        if name not in METRIC_WORDS:
+            grown[name] = np.zeros((2 * old.shape[0], *old.shape[1:]), dtype=old.dtype)
+        grown[name][: old.shape[0]] = old
+    grown["clock"][:] = state.clock
     grown["next_at_s"][state.next_at_s.shape[0] :] = np.inf
     grown["earliest"] = np.zeros(2 * state.earliest.shape[0], dtype=np.int64)
     return state._replace(**grown)

@@ -1,8 +1,11 @@
 """One replica of a fleet, the events of its life, and what the phases of all come to."""
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from scaler.core.model import Replicas
 from simulations.fleet_counters import Serving
 from simulations.lifecycle import Phase, ReplicaView
 
@@ -55,8 +58,53 @@ class FleetStatus:
             unschedulable=phases.count(Phase.PENDING),
             crash_looping=phases.count(Phase.CRASH_LOOPING),
             terminating=terminating,
-            serving=Serving.of([r.slot for r in serving], [r.uid for r in serving]),
+            serving=Serving.of(
+                [r.slot for r in serving],
+                [r.uid for r in serving],
+                [r.phase == Phase.DRAINING for r in serving],
+            ),
         )
+
+
+def shown(
+    seen: FleetStatus,
+    start_ups: Sequence[tuple[float, float]],
+    since_s: float,
+    *,
+    now_s: float,
+    wanted: int,
+    gpus_per_replica: int,
+    gpus_allocatable: int | None,
+    bounds: tuple[int | None, int | None],
+) -> Replicas:
+    """What the Kubernetes API shows at ``now_s``.
+
+    ``start_ups`` are (ready_at_s, duration_s), ascending; told are those after ``since_s``.
+    """
+    return Replicas(
+        seen_at_s=now_s,
+        wanted=wanted,
+        current=seen.current,
+        ready=len(seen.ready),
+        starting_age_s=tuple([now_s - created_s for created_s in seen.starting_since_s]),
+        unschedulable=seen.unschedulable,
+        crash_looping=seen.crash_looping,
+        terminating=seen.terminating,
+        start_up_s=_between(start_ups, since_s, now_s),
+        replicas_min=bounds[0],
+        replicas_max=bounds[1],
+        gpus_per_replica=gpus_per_replica,
+        gpus_allocatable=gpus_allocatable,
+    )
+
+
+def _between(
+    start_ups: Sequence[tuple[float, float]], since_s: float, until_s: float
+) -> tuple[float, ...]:
+    if not start_ups or start_ups[-1][0] <= since_s:
+        return ()
+    recent = itertools.takewhile(lambda start: start[0] > since_s, reversed(start_ups))
+    return tuple(reversed([took_s for at_s, took_s in recent if at_s <= until_s]))
 
 
 class Event(IntEnum):

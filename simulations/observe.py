@@ -19,19 +19,19 @@ from scaler.core.model import (
     Gateway,
     Gpu,
     KvCache,
-    Latency,
     NoData,
     Observation,
     Queue,
     Replicas,
     Work,
 )
-from simulations.engine_layout import ITL_BOUNDS_S, TTFT_BOUNDS_S
+from simulations.engine_layout import Ints
 from simulations.fleet_counters import FleetCounters
-from simulations.pages import PLACE, Pages, Sums, Window
+from simulations.pages import BUCKETS, COUNTED, MOST_BLOCKS, PLACE, Latencies, Pages, Window
 from simulations.replica import ReplicaModel
 
 _INTERVAL_MIN_S = 1e-3
+_GAUGES = 3  # running, waiting and blocks in use come first
 _BALANCE = [
     PLACE[name]
     for name in (
@@ -79,8 +79,7 @@ class Observer:
         self._entered_at_s: dict[int, float] = {}
         self._last_work: Work | None = None
         self._last_work_at_s = 0.0
-        self._ttft = Window(TTFT_BOUNDS_S)
-        self._itl = Window(ITL_BOUNDS_S)
+        self._window = Window()
         self._histograms = False
         self._gpu_scraped: tuple[float, Mapping[int, float]] | None = None
         self._front: int | None = None  # requests that the gateway had counted as of the scrape
@@ -137,11 +136,9 @@ class Observer:
         coverage = len(having) / len(ready)
         sums = pages.sums(having)
         work = self._work(pages, having, ready, now_s)
-        blocks = pages.words[:, PLACE["blocks_used"]].tolist()
-        if having != pages.uids:
-            blocks = [blocks[pages.rows[uid]] for uid in having]
         usable = self._model.kv_blocks - 1
-        running, waiting = sums.words[:2].tolist()
+        running, waiting, blocks = sums[:_GAUGES].tolist()
+        latencies = self._latencies(pages.at_s, coverage, now_s)
         return Observation(
             seen_at_s=now_s,
             replicas=replicas,
@@ -154,12 +151,12 @@ class Observer:
             kv_cache=KvCache(
                 seen_at_s=pages.at_s,
                 coverage_ratio=coverage,
-                usage_mean_ratio=sum(blocks) / (len(blocks) * usable),
-                usage_max_ratio=max(blocks) / usable,
+                usage_mean_ratio=blocks / (len(having) * usable),
+                usage_max_ratio=int(sums[MOST_BLOCKS]) / usable,
                 capacity_tokens=float(self._model.kv_capacity_tokens),
             ),
-            ttft=self._latency(self._ttft, pages.at_s, coverage, now_s),
-            itl=self._latency(self._itl, pages.at_s, coverage, now_s),
+            ttft=latencies if isinstance(latencies, NoData) else latencies.ttft,
+            itl=latencies if isinstance(latencies, NoData) else latencies.itl,
             work=work,
             gpu=gpu,
             gateway=gateway,
@@ -260,17 +257,16 @@ class Observer:
         known = tuple([uid for uid in having if uid in base])
         news = tuple([uid for uid in having if uid not in base])
         fresh = tuple([uid for uid in news if self._is_fresh(uid, pages)])
-        grown = pages.sums((*known, *fresh)).words
+        grown = pages.sums((*known, *fresh))[COUNTED]
         intervals = [pages.at_s - self._entered_at_s.pop(uid) for uid in fresh]
         if known:
-            now = pages.sums(known)
+            counts = pages.sums(known)[BUCKETS]
             for before, uids in _by_page(base, known):
                 then = before.sums(uids)
-                grown = grown - then.words
+                grown = grown - then[COUNTED]
                 intervals += [pages.at_s - before.at_s] * len(uids)
-                now = Sums(words=now.words, ttft=now.ttft - then.ttft, itl=now.itl - then.itl)
-            self._ttft.add(now.ttft, now_s)
-            self._itl.add(now.itl, now_s)
+                counts = counts - then[BUCKETS]
+            self._window.add(counts, now_s)
             self._histograms = True
         silent = {uid: base[uid] for uid in set(ready).difference(having) if uid in base}
         self._base = silent | dict.fromkeys(having, pages)
@@ -290,9 +286,8 @@ class Observer:
         self, before: Pages, pages: Pages, having: tuple[int, ...], now_s: float
     ) -> _Round:
         """The same for replicas that all counted last on one page, as they nearly always did."""
-        then, now = before.sums(having), pages.sums(having)
-        self._ttft.add(now.ttft - then.ttft, now_s)
-        self._itl.add(now.itl - then.itl, now_s)
+        grown: Ints = pages.sums(having) - before.sums(having)
+        self._window.add(grown[BUCKETS], now_s)
         self._histograms = True
         self._level = _Level(page=pages, uids=having)
         self._base_at_s = pages.at_s
@@ -301,19 +296,21 @@ class Observer:
             replicas=len(having),
             interval_s=max(span_s, _INTERVAL_MIN_S),
             replica_s=span_s * len(having),
-            grown=(now.words - then.words).tolist(),
+            grown=grown[COUNTED].tolist(),
         )
 
     def _is_fresh(self, uid: int, pages: Pages) -> bool:
         """Whether this is a replica's first page: all it has counted is news."""
         return uid not in self._past and self._entered_at_s.get(uid, pages.at_s) < pages.at_s
 
-    def _latency(
-        self, window: Window, seen_at_s: float, coverage_ratio: float, now_s: float
-    ) -> Latency | NoData:
+    def _latencies(
+        self, seen_at_s: float, coverage_ratio: float, now_s: float
+    ) -> Latencies | NoData:
         if not self._histograms:
             return NoData(cause=Cause.NEVER, detail="two samples are needed for a histogram")
-        return window.latency(seen_at_s=seen_at_s, coverage_ratio=coverage_ratio, now_s=now_s)
+        return self._window.latencies(
+            seen_at_s=seen_at_s, coverage_ratio=coverage_ratio, now_s=now_s
+        )
 
     # Beside the engines
 

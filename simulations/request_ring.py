@@ -41,24 +41,32 @@ def append(
     count = arrival_at_s.size
     if count == 0:
         return state
-    _check_order(state, arrival_at_s, now_s=now_s)
-    _check_tokens("prompt_tokens", prompt_tokens)
-    _check_tokens("output_tokens", output_tokens)
-    first = int(state.clock["arrivals_loaded"][0])
-    held = first + count - int(state.clock["outcomes_taken"][0])
+    clock = state.clock[0]
+    first = int(clock["arrivals_loaded"])
+    if not engine.fit(
+        arrival_at_s, prompt_tokens, output_tokens, _last_s(state, now_s), TOKENS_MAX
+    ):
+        _check_order(arrival_at_s, last_s=_last_s(state, now_s))
+        _check_tokens("prompt_tokens", prompt_tokens)
+        _check_tokens("output_tokens", output_tokens)
+    held = first + count - int(clock["outcomes_taken"])
     if held > state.requests.shape[0]:
         state = grow_ring(state, room_for=held)
     sessions = _NO_SESSIONS if session is None else session
     engine.append(state.requests, first, arrival_at_s, prompt_tokens, output_tokens, sessions)
-    state.clock["arrivals_loaded"] = first + count
+    clock["arrivals_loaded"] = first + count
     return state
 
 
-def _check_order(state: State, arrival_at_s: Floats, *, now_s: float) -> None:
-    last_s = now_s
-    loaded = int(state.clock["arrivals_loaded"][0])
-    if loaded > int(state.clock["arrivals_routed"][0]):
-        last_s = float(state.requests["arrival_at_s"][(loaded - 1) & (state.requests.shape[0] - 1)])
+def _last_s(state: State, now_s: float) -> float:
+    """Nothing may arrive before the last arrival that is to come, or before now."""
+    loaded, routed = int(state.clock[0]["arrivals_loaded"]), int(state.clock[0]["arrivals_routed"])
+    if loaded == routed:
+        return now_s
+    return float(state.requests[(loaded - 1) & (state.requests.shape[0] - 1)]["arrival_at_s"])
+
+
+def _check_order(arrival_at_s: Floats, *, last_s: float) -> None:
     ascending = arrival_at_s[0] >= last_s and bool(np.all(np.diff(arrival_at_s) >= 0.0))
     if not ascending or not np.isfinite(arrival_at_s[-1]):
         raise ScenarioError(

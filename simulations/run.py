@@ -5,7 +5,6 @@ timeline), each with its own period and phase; between two of their times the co
 the fleet.  What decides is a ``Controller``: our daemon through KEDA, a peer, a schedule.
 """
 
-import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -111,7 +110,8 @@ class _Feed:
             else SessionStream(scenario.sessions, seed=scenario.seed)
         )
         self._arrivals: deque[Floats] = deque()
-        self._pieces: deque[Requests] = deque()
+        self._chunk: Requests | None = None
+        self._begin = 0  # of what is not loaded yet of the chunk
         self._passed = 0
         self._ends = False  # the last chunk was read
         self._loaded_s = -np.inf
@@ -122,21 +122,30 @@ class _Feed:
     def load_until(self, fleet: Fleet, at_s: float) -> None:
         """Load every request that arrives up to ``at_s``."""
         while self._loaded_s <= at_s and not self.exhausted:
-            if not self._pieces:
-                self._pieces.extend(_pieces(self._next()))
-                self.exhausted = self._ends and not self._pieces
+            chunk = self._chunk
+            if chunk is None:
+                self._chunk, self._begin = self._next(), 0
+                self.exhausted = self._ends and self._chunk is None
                 continue
-            piece = self._pieces.popleft()
+            piece = slice(self._begin, self._begin + PIECE_REQUESTS)
+            arrival_s = chunk.arrival_s[piece]
             fleet.load(
-                arrival_at_s=piece.arrival_s,
-                prompt_tokens=piece.prompt_tokens,
-                output_tokens=piece.output_tokens,
-                session=None if self._sessions is None else self._sessions.draw(len(piece)),
+                arrival_at_s=arrival_s,
+                prompt_tokens=chunk.prompt_tokens[piece],
+                output_tokens=chunk.output_tokens[piece],
+                session=None if self._sessions is None else self._sessions.draw(len(arrival_s)),
             )
-            self._arrivals.append(piece.arrival_s)
-            self._loaded_s = self.last_s = float(piece.arrival_s[-1])
+            self._arrivals.append(arrival_s)
+            self._loaded_s = self.last_s = float(arrival_s[-1])
+            self._begin = piece.stop
+            if self._begin >= len(chunk):
+                self._chunk = None
 
     def _next(self) -> Requests | None:
+        """The next chunk, None where there is none or nothing of it is played.
+
+        It is loaded in parts so small that what the kernel works on stays in the processor's cache.
+        """
         began_s = self._clock()
         chunk = next(self._chunks, None)
         if chunk is None:
@@ -147,7 +156,7 @@ class _Feed:
         if chunk is not None and self._loaded is not None:
             self._loaded(chunk)
         self.spent_s += self._clock() - began_s
-        return chunk
+        return chunk if chunk is not None and len(chunk) else None
 
     def arrived(self, at_s: float) -> int:
         """Requests that have arrived up to ``at_s``; times must ascend."""
@@ -156,14 +165,6 @@ class _Feed:
         if not self._arrivals:
             return self._passed
         return self._passed + int(self._arrivals[0].searchsorted(at_s, side="right"))
-
-
-def _pieces(chunk: Requests | None) -> Iterator[Requests]:
-    """A chunk in parts so small that what the kernel works on stays in the processor's cache."""
-    count = 0 if chunk is None else len(chunk)
-    for begin in range(0, count, PIECE_REQUESTS):
-        assert chunk is not None
-        yield chunk.pick(slice(begin, begin + PIECE_REQUESTS))
 
 
 class _Run:
@@ -310,8 +311,11 @@ class _Run:
         down = failure is not None and failure.cause is Cause.UNREACHABLE
         view = View(
             now_s=now_s,
-            replicas=self._fleet.replica_status(now_s, since_s=self._acted_at_s),
+            acted_at_s=self._acted_at_s,
+            wanted=self._fleet.wanted,
+            current=self._fleet.current,
             ready=self._fleet.ready,
+            status=self._status(now_s),
             scrape=None if down else self._scraped,
             gpu_ratio=None if down else self._gpu_ratio,
             live=self._fleet.counters,
@@ -330,7 +334,7 @@ class _Run:
     def _tick(self, now_s: float) -> None:
         """Take outcomes; look as the daemon would where it does not run itself."""
         if self._observer is not None:
-            replicas = self._bounded(self._fleet.replica_status(now_s, since_s=self._last_tick_s))
+            replicas = self._status(now_s)(self._last_tick_s)
             failure = self._faults.failure(now_s)
             observation = self._observer.observe(replicas, self._fleet.ready, now_s, failure)
             self._keep(observation, None)
@@ -347,10 +351,11 @@ class _Run:
         standing = Standing(at_s=now_s, gpu_hours=hours, changes=changes)
         self._given_up = not inspector.look(standing)
 
-    def _bounded(self, replicas: Replicas) -> Replicas:
+    def _status(self, now_s: float) -> Callable[[float], Replicas]:
+        """What the Kubernetes API shows now, by the time since which start-ups are told."""
         spec = self._scenario.scaled_object
-        return dataclasses.replace(
-            replicas, replicas_min=spec.replicas_min, replicas_max=spec.replicas_max
+        return self._fleet.status_at(
+            now_s, replicas_min=spec.replicas_min, replicas_max=spec.replicas_max
         )
 
     def _keep(self, observation: Observation, decision: Decision | None) -> None:

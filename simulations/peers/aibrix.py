@@ -77,7 +77,7 @@ class ApaLaw:
             return None
         used = counters.values["blocks_used"][serving].mean() / counters.kv_blocks_usable
         return self.answer(
-            float(used), current=view.replicas.wanted, ready=view.replicas.ready, now_s=view.now_s
+            float(used), current=view.wanted, ready=len(view.ready), now_s=view.now_s
         )
 
     def answer(self, usage_ratio: float, *, current: int, ready: int, now_s: float) -> int:

@@ -192,14 +192,14 @@ class PlannerLaw:
         total = self._meter.look(counters)
         if self._next_floor_s is None:
             self._next_floor_s = view.now_s + THROUGHPUT_EVERY_S
-            self._at_least = view.replicas.ready
+            self._at_least = len(view.ready)
         elif view.now_s >= self._next_floor_s and self._floor is not None:
             self._next_floor_s += THROUGHPUT_EVERY_S
             self._at_least = self._floor.after(since(self._window, total))
             self._window = total
         loads = _loads(counters, self._latency.model, prompt_tokens=_mean_prompt(total))
-        replicas = view.replicas.ready
-        if not loads or len(loads) != replicas or replicas != view.replicas.wanted:
+        replicas = len(view.ready)
+        if not loads or len(loads) != replicas or replicas != view.wanted:
             return None
         if self._floor is None:
             kv_tokens = self._latency.model.kv_capacity_tokens

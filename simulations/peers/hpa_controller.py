@@ -45,17 +45,17 @@ class Seen:
     @property
     def wanted(self) -> int:
         """spec.replicas."""
-        return self.view.replicas.wanted
+        return self.view.wanted
 
     @property
     def current(self) -> int:
         """status.replicas: every pod that is not terminating."""
-        return self.view.replicas.current
+        return self.view.current
 
     @property
     def ready(self) -> int:
         """Ready pods."""
-        return self.view.replicas.ready
+        return len(self.view.ready)
 
     @property
     def unanswered(self) -> bool:

@@ -81,7 +81,7 @@ class KpaLaw:
         """Sample what is in flight, evaluate, and delay a step down if a delay is set."""
         settings, now_s = self._settings, view.now_s
         if self._state is None:
-            self._state = kpa_start(view.replicas.ready, now_s=now_s)
+            self._state = kpa_start(len(view.ready), now_s=now_s)
         self._samples.append((now_s, in_flight(view.live())))
         while self._samples[0][0] <= now_s - settings.stable_s:
             self._samples.popleft()
@@ -90,7 +90,7 @@ class KpaLaw:
             self._state,
             stable=self._mean(now_s - settings.stable_s),
             panic=self._mean(now_s - settings.panic_s),
-            ready=view.replicas.ready,
+            ready=len(view.ready),
             now_s=now_s,
         )
         self._decided.append((now_s, count))

@@ -28,7 +28,7 @@ class KubeAiLaw:
 
     def desired(self, view: View) -> int | None:
         """Sample, average, and confirm a step down."""
-        return self.answer(in_flight(view.live()), current=view.replicas.wanted)
+        return self.answer(in_flight(view.live()), current=view.wanted)
 
     def answer(self, requests_in_flight: float, *, current: int) -> int:
         """The count after one more sample."""

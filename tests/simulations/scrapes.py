@@ -81,7 +81,10 @@ def view(now_s: float, of: Replicas, failure: NoData | None = None) -> View:
     """The ready replicas have the uids 0, 1, 2, ..."""
     return View(
         now_s=now_s,
-        replicas=of,
+        acted_at_s=0.0,
+        wanted=of.wanted,
+        current=of.current,
+        status=lambda since_s: of,
         ready=list(range(of.ready)),
         scrape=None,
         gpu_ratio=None,

@@ -27,8 +27,9 @@ def _view(now_s: float) -> View:
         crash_looping=0, terminating=0, start_up_s=(), gpus_per_replica=1, gpus_allocatable=None,
     )  # fmt: skip
     return View(
-        now_s=now_s, replicas=replicas, ready=(0,), scrape=None, gpu_ratio=None, live=_no_counters
-    )
+        now_s=now_s, acted_at_s=0.0, wanted=1, current=1, ready=(0,),
+        status=lambda since_s: replicas, scrape=None, gpu_ratio=None, live=_no_counters,
+    )  # fmt: skip
 
 
 def _no_counters() -> NoReturn:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from scaler.core.model import Latency
-from simulations.timeline import percentile
+from simulations.timeline import percentiles
 
 
 def latency(*counts: float) -> Latency:
@@ -27,8 +27,14 @@ def latency(*counts: float) -> Latency:
 def test_percentiles_are_interpolated(
     counts: tuple[float, ...], share: float, expected: float
 ) -> None:
-    assert percentile(latency(*counts), share) == pytest.approx(expected)
+    assert percentiles([latency(*counts)], share) == pytest.approx([expected])
 
 
 def test_an_empty_histogram_has_none() -> None:
-    assert math.isnan(percentile(latency(0.0, 0.0, 0.0, 0.0), 0.95))
+    found = percentiles([latency(0.0, 0.0, 0.0, 0.0), latency(6.0, 4.0, 0.0, 0.0)], 0.8)
+    assert math.isnan(found[0])
+    assert found[1] == pytest.approx(0.3)
+
+
+def test_of_no_histograms_there_are_none() -> None:
+    assert percentiles([], 0.8).shape == (0,)

@@ -158,7 +158,12 @@ def _view(now_s: float, *, wanted: int, ready: int) -> View:
     )
     return View(
         now_s=now_s,
-        replicas=Replicas(seen_at_s=now_s, wanted=wanted, current=wanted, ready=ready),
+        acted_at_s=0.0,
+        wanted=wanted,
+        current=wanted,
+        status=lambda since_s: Replicas(
+            seen_at_s=now_s, wanted=wanted, current=wanted, ready=ready
+        ),
         ready=range(ready),
         scrape=None,
         gpu_ratio=None,
