@@ -40,9 +40,15 @@ def advice(
     return (
         f"Apply the patch of trial {chosen.number}: on the held-out part"
         f" {share(chosen.held_out.attained_ratio)} within the objectives (shipped"
-        f" {share(shipped.held_out.attained_ratio)}) for {abs(saved) * 100.0:.1f} %"
-        f" {'fewer' if saved >= 0.0 else 'more'} GPU-hours."
+        f" {share(shipped.held_out.attained_ratio)}) for {_fewer(saved)} GPU-hours."
     )
+
+
+def _fewer(saved_ratio: float) -> str:
+    text = f"{abs(saved_ratio) * 100.0:.1f}"
+    if not float(text):
+        return "as many"
+    return f"{text} % {'fewer' if saved_ratio > 0.0 else 'more'}"
 
 
 def _nearest(

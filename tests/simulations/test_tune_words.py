@@ -31,6 +31,7 @@ def test_what_to_do_is_one_sentence() -> None:
         "Apply the patch of trial 7: on the held-out part 99.05 % within the objectives (shipped"
         " 99.1 %) for 10.0 % fewer GPU-hours."
     )
+    assert said(trial(7, (0.991, 80.0), (0.995, 99.99))).endswith("for as many GPU-hours.")
     assert said(trial(7, (0.995, 80.0), (0.95, 80.0))).startswith("Keep the shipped settings")
     missing = trial(0, (0.95, 100.0), (0.95, 100.0))
     assert "30.0 % more GPU-hours" in said(
