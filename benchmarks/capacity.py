@@ -1,7 +1,7 @@
 """The learned capacity against the truth: what it believes of a fleet whose limits are measured.
 
     python -m benchmarks.capacity                 # the table of BENCHMARKS.md
-    python -m benchmarks.capacity --replicas 1,4,16 --ttft 0.5,2,5 --model llama-3.1-8b-h100-tp1
+    python -m benchmarks.capacity --replicas 1,4,16 --ttft 0.5 --model llama-3.1-8b-h100-tp1
 
 The truth is the largest rate of Poisson arrivals at which a fleet of a fixed size attains 99 % of
 what an idle replica attains, by bisection in the simulator, with prompts and outputs drawn in pairs
@@ -193,7 +193,7 @@ def learn_from(
         ready = [view.uid for view in fleet.replicas() if view.phase is Phase.READY]
         observation = observer.observe(status, ready, at_s)
         known = update_demand(observation, known, policy.demand)
-        state = update_capacity(observation, state, config)
+        state = update_capacity(observation, state, config, ttft_s=ttft_s)
         made = capacity_of(demand_of(observation, known, policy.demand), state, policy)
         per_s = carried(replicas, made, config) / replicas / made.request_cost_s
         beliefs.append(
@@ -295,7 +295,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=list(MODELS), type=_words)
     parser.add_argument("--mix", default=["azure", "tenants", "large"], type=_words)
-    parser.add_argument("--ttft", default=[2.0], type=_numbers)
+    parser.add_argument("--ttft", default=[0.5, 2.0, 5.0], type=_numbers)
     parser.add_argument("--share", default=[0.8, 0.1], type=_numbers)
     parser.add_argument("--replicas", default=[1, 4, 16], type=_counts)
     print(

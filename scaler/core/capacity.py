@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from scaler.core.capacity_seen import (
     LIMITS_PART,
     SEQUENCES_MIN,
+    TAIL_SAMPLES,
     Context,
     Flow,
     Gauges,
@@ -50,6 +51,7 @@ from scaler.core.capacity_steps import (
     step_times,
     sum_sigma,
 )
+from scaler.core.capacity_tail import Tail, see_tail, tightened, tightness
 from scaler.core.config import CapacityConfig, PolicyConfig, SloConfig
 from scaler.core.made import maker
 from scaler.core.model import Capacity, Demand, NoData, Observation, Role, make_capacity
@@ -59,6 +61,7 @@ _KEY_CHANGE_KEEPS = 0.1  # share of the evidence that a new pod template or GPU 
 _LOAD_MAX = 1e9  # replicas' worth; counts beyond are all the same after the bounds
 _FORM_SIGMA = 0.03  # no amount of evidence makes the model's form exact
 _POOLED_SIGMA, _ALONE_SIGMA = 0.3, 0.1  # relative to what the queueing law takes off
+_TAIL_ELASTICITY = 5.0  # of what is carried to the shape, over the square of what the law takes
 _CONTEXT_SPREAD = 2.5  # variance of KV use over that of the number of sequences: lengths differ
 _CONTEXT_LARGEST = 1.0  # contexts that must be free before a long prompt is admitted
 
@@ -83,15 +86,22 @@ class CapacityState:
     limits: Limits = Limits()
     flow: Flow = Flow()
     stretch: Stretch = Stretch()
+    tail: Tail = Tail()
 
 
 make_capacity_state = maker(CapacityState)
 
 
 def update_capacity(
-    observation: Observation, state: CapacityState, config: CapacityConfig
+    observation: Observation,
+    state: CapacityState,
+    config: CapacityConfig,
+    *,
+    ttft_s: float = math.inf,
 ) -> CapacityState:
     """The state after one observation; no step time, limit or context moves beyond the limit set.
+
+    ``ttft_s`` is the objective: the tail of the prompts is learned where it matters.
 
     Intervals in which replicas have just begun to serve, or in which requests were preempted, count
     for less in proportion, down to nothing.
@@ -114,7 +124,7 @@ def update_capacity(
     )
     learned = _learned(observation, state, config, context=context.seen or context.named)
     limits = see_limits(observation, state.gauges, state.limits, config)
-    calm, stretch = False, state.stretch
+    calm, stretch, tail = False, state.stretch, state.tail
     if state.flow.requests_per_s > 0.0 and state.flow.output_per_s > 0.0:
         batch = _flowing(state.flow, context, limits, learned.multiples, config)
         settled = (
@@ -123,6 +133,9 @@ def update_capacity(
         calm = settled and is_calm(work, queue, batch, state.flow)
         gain = config.load_max_gain
         stretch = see_stretch(observation, batch, state.flow, stretch, gain=gain)
+        if state.flow.calm_samples in TAIL_SAMPLES:
+            rate = state.flow.requests_per_s
+            tail = see_tail(observation, batch, tail, rate=rate, gain=gain, ttft_s=ttft_s)
     return make_capacity_state(
         key=state.key,
         gauges=make_gauges(
@@ -140,6 +153,7 @@ def update_capacity(
         limits=limits,
         flow=see_flow(work, state.flow, calm=calm),
         stretch=stretch,
+        tail=tail,
     )
 
 
@@ -157,6 +171,7 @@ def _same_key(observation: Observation, state: CapacityState) -> CapacityState:
         kv_capacity_tokens=0.0,
         limits=Limits(),
         stretch=Stretch(log=state.stretch.log, weight=_KEY_CHANGE_KEEPS * state.stretch.weight),
+        tail=replace(state.tail, information=_KEY_CHANGE_KEEPS * state.tail.information),
     )
 
 
@@ -243,19 +258,25 @@ def capacity_of(demand: Demand, state: CapacityState, policy: PolicyConfig) -> C
     if state.steps.doubt:
         terms = _terms(batch, times, state.multiples, cost_s=cost_s)
         sigma = sum_sigma(terms, state.steps.doubt) / cost_s
-    law = 0.0
+    law = tail = 0.0
     if config.load_max_ratio > 0.0:
         share = _pinned_share(config, slo)
     else:
         objective = make_objective(ttft_s=slo.ttft_s, attained_ratio=slo.attainment_target_ratio)
         rates = carried_per_s(batch, objective)
+        weight = tightness(batch, slo.ttft_s) * state.tail.known
+        if weight > 0.0:
+            shape = state.tail.shape
+            rates = tightened(rates, batch, objective, shape=shape, weight=weight)
+            taken = 1.0 - rates.alone_per_s * cost_s
+            tail = weight * _TAIL_ELASTICITY * taken * taken * state.tail.sigma
         law = _POOLED_SIGMA * (1.0 - rates.pooled_per_s * cost_s)
         law += _ALONE_SIGMA * (1.0 - rates.alone_per_s * cost_s)
         share = rates.alone_per_s / rates.pooled_per_s
         cost_s = 1.0 / rates.pooled_per_s
     spread = config.prior_uncertainty_factor
     if state.steps.doubt:
-        spread = interval_factor(math.hypot(sigma, law, _FORM_SIGMA))
+        spread = interval_factor(math.hypot(sigma, law, tail, _FORM_SIGMA))
     return make_capacity(
         request_cost_s=cost_s,
         request_cost_low_s=cost_s / spread,

@@ -17,6 +17,7 @@ from scaler.core.window import decay
 
 LIMITS_PART = 0.4  # of the correction limit, for limits and contexts; the rest is for step times
 CALM_SAMPLES = 8  # two minutes: what an overload left behind has gone from the histogram
+TAIL_SAMPLES = (CALM_SAMPLES - 2, CALM_SAMPLES)  # after so many calm ones the tail is looked at
 SEQUENCES_MIN = 8.0  # an objective that allows fewer is met by no count of replicas
 
 _GAUGE_AGE_INTERVALS = 2.0  # an older reading of the gauge says nothing of this interval

@@ -133,7 +133,7 @@ def _pooled_per_s(batch: Batch, objective: Objective, saturation: float, *, need
         eta, left_s = prefill(rate)
         return min(eta * left_s / need, eta / rate) - 1.0
 
-    return _solve(slack, _SHARE_MIN * saturation, saturation)
+    return solve(slack, _SHARE_MIN * saturation, saturation)
 
 
 def _alone_per_s(
@@ -158,10 +158,10 @@ def _alone_per_s(
         return waits if waits < fits else fits
 
     floor = _SHARE_MIN / saturated_cost_s
-    return _solve(slack, min(floor, pooled), pooled)
+    return solve(slack, min(floor, pooled), pooled)
 
 
-def _solve(slack: Callable[[float], float], low: float, high: float) -> float:
+def solve(slack: Callable[[float], float], low: float, high: float) -> float:
     """The rate between ``low`` and ``high`` at which the slack is used up, by Illinois' rule.
 
     Dowell and Jarratt 1971: regula falsi that halves the value at the end that stays.  It begins

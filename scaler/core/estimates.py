@@ -61,7 +61,9 @@ def estimate(
 ) -> tuple[Estimates, Learned]:
     """Learn from ``observation``, then estimate."""
     demand_state = update_demand(observation, learned.demand, config.demand)
-    capacity_state = update_capacity(observation, learned.capacity, config.capacity)
+    capacity_state = update_capacity(
+        observation, learned.capacity, config.capacity, ttft_s=config.slo.ttft_s
+    )
     demand = demand_of(observation, demand_state, config.demand)
     capacity = capacity_of(demand, capacity_state, config)
     load = demand.requests_per_s * capacity.request_cost_s
