@@ -15,7 +15,7 @@ from simulations.engine_layout import Records
 from simulations.inspection import Standing
 from simulations.run import simulate
 from simulations.scenario import Scenario
-from simulations.score import ReplicaChange
+from simulations.score import ReplicaChange, Score
 from simulations.trace_chunks import Requests
 from simulations.tune_parts import Outcome
 
@@ -42,7 +42,7 @@ def blocks_of(
     result = simulate(scenario, loaded=counts.loaded, inspector=look)
     if look.seen is not None and not look.on:
         return look.seen
-    counts.close(result.score.gpu_hours, result.changes)
+    counts.close(result.score, result.changes)
     return counts.rows(blocks)
 
 
@@ -72,11 +72,11 @@ class _Counts:
             self._hours.append(standing.gpu_hours)
         self._changes = standing.changes
 
-    def close(self, gpu_hours: float, changes: Sequence[ReplicaChange]) -> None:
+    def close(self, score: Score, changes: Sequence[ReplicaChange]) -> None:
         """The end of the run: what is left belongs to the last block."""
         blocks = len(self._good)
         kept = self._hours[: blocks - 1]
-        self._hours = kept + [gpu_hours] * (blocks - len(kept))
+        self._hours = kept + [score.gpu_hours] * (blocks - len(kept))
         self._changes = changes
 
     @property
