@@ -51,7 +51,8 @@ def headline(decision: Decision) -> str:
     now = (
         "unknown" if isinstance(replicas, NoData) else f"{replicas.wanted} ({replicas.ready} ready)"
     )
-    parts = [f"{decision.would_be} replicas wanted, now {now}"]
+    noun = "replica" if decision.would_be == 1 else "replicas"
+    parts = [f"{decision.would_be} {noun} wanted, now {now}"]
     parts.append(_reason(decision.steps[-1]))
     if decision.verdict is not Verdict.FRESH:
         parts.append(f"answer is {decision.verdict}")

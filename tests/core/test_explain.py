@@ -124,6 +124,12 @@ def test_the_headline_says_count_reason_and_what_is_blind() -> None:
     assert "blind" not in headline(whole)
 
 
+def test_one_replica_is_not_called_replicas() -> None:
+    told = {headline(shown(stage)).partition(" wanted, ")[0] for stage in Stage}
+    assert "1 replica" in told
+    assert "1 replicas" not in told
+
+
 def test_waking_blind_says_why() -> None:
     decision = play("at_s ready engines | want\n 0 0 -refused | 1", WAKE).decisions[-1]
     assert "data has been missing for too long" in headline(decision)

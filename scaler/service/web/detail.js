@@ -266,7 +266,9 @@ function askedAt(query) {
 /** What holds between the decision that is remembered and the time that is pinned. */
 function standing({ desired, at_s, asked_at_s: asked_s, tick_s, headline }) {
   if (asked_s < at_s + 1.5 * tick_s) return headline;
-  return `${count(desired)} replicas wanted, unchanged since the decision of ${WALL.full(at_s)}, which is explained: ${headline}`;
+  const wanted = `${count(desired)} ${desired === 1 ? "replica" : "replicas"} wanted`;
+  const since = `unchanged since the decision of ${WALL.full(at_s)}, which is explained`;
+  return `${wanted}, ${since}: ${headline}`;
 }
 
 const FAULTY = "Nothing is decided, and KEDA is told of an error: the trigger is not understood.";
