@@ -17,6 +17,7 @@ from simulations.peers import (
     inferno,
     knative,
     kubeai,
+    sageserve,
     tokens,
     wva_tokens,
 )
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 _MODULES = (
-    *(hpa_plain, hpa_kaito, knative, aibrix, hpa_wva, hpa_llmd, kubeai, hpa_phpa),
+    *(hpa_plain, hpa_kaito, knative, aibrix, hpa_wva, hpa_llmd, kubeai, hpa_phpa, sageserve),
     *(tokens, wva_tokens, dynamo, inferno),
 )
 

@@ -18,7 +18,10 @@ from simulations.timing import drawn_timing
 from simulations.trace_chunks import Requests
 from simulations.trace_generate import Lengths, Shape, TraceSpec, generate
 
-OWN_ACTUATOR = ("knative-kpa", "aibrix-apa", "kubeai", "dynamo")
+OWN_ACTUATOR = (
+    *("knative-kpa", "aibrix-apa", "kubeai", "sageserve-reactive", "chiron-lite"),
+    "dynamo",
+)
 PROFILE = ("token-rate", "wva-tokens", "llmd-tokens", "dynamo", "inferno")
 NAMES = tuple(dict.fromkeys((*OWN_ACTUATOR, *PROFILE)))
 # At these values of their knobs the peers keep this load, which their shipped ones need not.
@@ -26,6 +29,8 @@ TUNED = {
     "knative-kpa": 24.0,
     "aibrix-apa": 0.1,
     "kubeai": 16.0,
+    "sageserve-reactive": 0.07,
+    "chiron-lite": 24.0,
     "token-rate": 0.5,
     "wva-tokens": 0.3,
     "llmd-tokens": 0.1,
@@ -179,6 +184,25 @@ def test_dynamo_waits_for_a_replica_that_starts() -> None:
     for before, after in itertools.pairwise(changes):
         if before.after > before.before:
             assert after.at_s - before.at_s >= 60.0
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"), [("sageserve-reactive", "shipped"), ("chiron-lite", "corrected")]
+)
+def test_an_arbiter_that_holds_changes_one_replica_in_155_s(name: str, variant: str) -> None:
+    changes = _run(name, TUNED[name], variant).changes
+    assert len(changes) > 5
+    assert {abs(change.after - change.before) for change in changes} == {1}
+    gaps = [after.at_s - before.at_s for before, after in itertools.pairwise(changes)]
+    assert min(gaps) > 154.99
+
+
+def test_without_its_hold_chiron_runs_to_the_maximum_while_replicas_start() -> None:
+    shipped = _run("chiron-lite", TUNED["chiron-lite"])
+    corrected = _run("chiron-lite", TUNED["chiron-lite"], "corrected")
+    assert shipped.score.replicas_max == SPEC.replicas_max
+    assert corrected.score.replicas_max < SPEC.replicas_max // 2
+    assert shipped.score.gpu_hours > 2.0 * corrected.score.gpu_hours
 
 
 def test_llmds_rule_adds_one_replica_in_three_minutes() -> None:
