@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from simulations import engine
 from simulations.engine_layout import Records
-from simulations.request_ring import RequestStatus
 from simulations.trace_chunks import Floats
 
-EVERY_S = 60.0
+EVERY_S = engine.MINUTE_S
 _BINS_FIRST = 1024
 
 
@@ -58,28 +57,13 @@ class AttainedTally:
         """Take in requests that have ended; the rule is that of ``simulations.score.Tally``."""
         if not len(outcomes):
             return
-        minutes = (outcomes["arrival_at_s"] / EVERY_S).astype(np.int64)
-        first, last = int(minutes.min()), int(minutes.max())
-        self._room_for(last)
-        counts = self._counts[:, first : last + 1]
-        for row, chosen in enumerate((minutes, minutes[self._good(outcomes)])):
-            counts[row] += np.bincount(chosen - first, minlength=last + 1 - first)
+        self._room_for(int(outcomes["arrival_at_s"].max() / EVERY_S))
+        engine.count_by_minute(outcomes, self._counts, self._ttft_slo_s, self._tpot_slo_s)
 
     def attained(self) -> Attained:
         """All that was taken in so far."""
         arrived, good = self._counts[:, : self._used].copy()
         return Attained(arrived=arrived, good=good)
-
-    def _good(self, outcomes: Records) -> npt.NDArray[np.bool_]:
-        first_s, completed = outcomes["first_token_at_s"], int(RequestStatus.COMPLETED)
-        good = outcomes["status"] == completed
-        good &= first_s - outcomes["arrival_at_s"] <= self._ttft_slo_s
-        if self._tpot_slo_s > 0.0:
-            gaps = outcomes["output_tokens"] - 1
-            lasted_s = outcomes["finished_at_s"] - first_s
-            good &= (gaps <= 0) | (lasted_s / np.maximum(gaps, 1) <= self._tpot_slo_s)
-        found: npt.NDArray[np.bool_] = good
-        return found
 
     def _room_for(self, minute: int) -> None:
         self._used = max(self._used, minute + 1)

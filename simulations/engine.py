@@ -50,6 +50,7 @@ PENDING, COMPLETED, REJECTED, CUT, TOO_LONG = 0, 1, 2, 3, 4  # requests.status
 RANDOM, ROUND_ROBIN, LEAST_REQUESTS, KV_AWARE, SESSION = 0, 1, 2, 3, 4  # params.routing
 
 RUN_STEPS_MAX = 1 << 40
+MINUTE_S = 60.0
 _NONE = np.empty(0, dtype=np.int64)
 
 SLOT_BITS = 16
@@ -76,6 +77,42 @@ def compiled(function: _Function) -> _Function:
     return cast("_Function", made)
 
 
+class _Direct:
+    """A compiled function of a ``State``, called past numba's choice of what it compiled.
+
+    Before every call numba reads the types of two dozen arrays of records, to choose what it has
+    compiled for them: 3 us when nothing else runs, 8 us in a run, for an ``advance`` that has
+    nothing to do.  ``engine_layout`` makes the arrays of every ``State``, always with the same
+    types, so that the first call chooses for all.  Passing the arrays themselves takes 0.3 us.
+    """
+
+    __slots__ = ("_call", "_chooser")
+
+    def __init__(self, chooser: Any) -> None:
+        self._chooser = chooser
+        self._call: Callable[..., Any] = self._first
+
+    def __call__(self, state: State, *given: float) -> Any:
+        return self._call(state, *given)
+
+    @property
+    def signatures(self) -> list[Any]:
+        """The types it was compiled for."""
+        found: list[Any] = self._chooser.signatures
+        return found
+
+    def _first(self, state: State, *given: float) -> Any:
+        done = self._chooser(state, *given)
+        (only,) = self._chooser.signatures
+        self._call = self._chooser.get_overload(only)
+        return done
+
+
+def compiled_for_state(function: _Function) -> _Function:
+    """The same for a function whose first argument is a ``State``."""
+    return cast("_Function", _Direct(compiled(function)))
+
+
 def load_kernel() -> None:
     """Load the compiled code, or compile it (some 20 s, once for each version of this file).
 
@@ -91,10 +128,11 @@ def load_kernel() -> None:
     fit(np.empty(0), _NONE, _NONE, 0.0, 0)
     found = np.empty((3, 1), dtype=np.float32)
     tally(state.requests, found, np.zeros(len(TALLIED), dtype=np.int64), 0.0, 0.0)
+    count_by_minute(state.requests, np.zeros((2, 1)), 0.0, 0.0)
     sum_metrics(state.metrics, _NONE, np.empty(SUMS, dtype=np.int64))
 
 
-@compiled
+@compiled_for_state
 def advance(state: State, until_s: float) -> float:
     """Run every replica to ``until_s`` (inclusive) or until a draining one is empty.
 
@@ -138,7 +176,7 @@ def advance(state: State, until_s: float) -> float:
     return reached_s
 
 
-@compiled
+@compiled_for_state
 def release_gateway(state: State, now_s: float) -> None:
     """Route every request that is held for want of a ready replica, oldest first."""
     clock = state.clock[0]
@@ -150,7 +188,7 @@ def release_gateway(state: State, now_s: float) -> None:
         _deliver(state, index, _route(state, index), now_s)
 
 
-@compiled
+@compiled_for_state
 def count_ended(state: State) -> int:
     """Requests that have ended, counted from the first whose outcome was not taken yet."""
     clock = state.clock[0]
@@ -161,7 +199,7 @@ def count_ended(state: State) -> int:
     return int(index - clock.outcomes_taken)
 
 
-@compiled
+@compiled_for_state
 def cut(state: State, slot: int, now_s: float) -> None:
     """End all that a replica holds at ``now_s``: its requests, running and waiting, are ``CUT``."""
     _observe(state, slot, now_s)
@@ -267,6 +305,24 @@ def tally(outcomes: Record, found: Any, counts: Ints, ttft_slo_s: float, tpot_sl
             found[2, queues] = queue_s
             queues += 1
     counts[6], counts[7], counts[8] = ttfts, tpots, queues
+
+
+@compiled
+def count_by_minute(outcomes: Record, counts: Any, ttft_slo_s: float, tpot_slo_s: float) -> None:
+    """Add outcomes to the columns of ``counts`` by the minute in which they arrived.
+
+    The rows are all requests and the good ones, by the rule of ``tally``.
+    """
+    for i in range(outcomes.shape[0]):
+        request = outcomes[i]
+        minute = int(request.arrival_at_s / MINUTE_S)
+        counts[0, minute] += 1.0
+        ttft_s = request.first_token_at_s - request.arrival_at_s
+        if request.status == COMPLETED and ttft_s <= ttft_slo_s:
+            gaps = request.output_tokens - 1
+            lasted_s = request.finished_at_s - request.first_token_at_s
+            if tpot_slo_s <= 0.0 or gaps <= 0 or lasted_s / gaps <= tpot_slo_s:
+                counts[1, minute] += 1.0
 
 
 _COUNTERS, _TTFTS, _ITLS = (

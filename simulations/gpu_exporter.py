@@ -26,7 +26,7 @@ class GpuExporter:
 
         An assumption: under vLLM a kernel runs through nearly all of a step.
         """
-        busy = dict(zip(counters.uids.tolist(), counters.values["busy_s"].tolist(), strict=True))
+        busy = dict(zip(counters.serving.names, counters.busy_s, strict=True))
         if self._collected_at_s is not None:
             span_s = counters.at_s - self._collected_at_s
             self._ratio = {

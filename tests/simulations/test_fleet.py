@@ -308,3 +308,30 @@ def test_whole_numbers_of_seconds_do_not_compile_the_kernel_again() -> None:
     kernel: Any = engine
     for function in (kernel.advance, kernel.cut, kernel.release_gateway):
         assert len(function.signatures) == 1
+
+
+def test_every_fleet_calls_the_kernel_past_the_choice_of_types() -> None:
+    """Also one that has grown its slots and its ring: their types are the same."""
+    load_kernel()
+    kernel: Any = engine
+    for function in (kernel.advance, kernel.count_ended):
+        assert function._call == function._chooser.get_overload(function.signatures[0])
+    made = Fleet(model=model(), seed=1, max_slots=1)
+    made.start_warm(1)
+    load(made, [1.0 + 0.001 * i for i in range(6000)])
+    made.advance(10.0)
+    made.set_replicas(3, now_s=10.0)
+    made.advance(3000.0)
+    assert len(made.ready) == 3
+    assert set(statuses(made.take_outcomes())) == {RequestStatus.COMPLETED}
+    for function in (kernel.advance, kernel.count_ended):
+        assert len(function.signatures) == 1
+
+
+def test_an_array_of_another_type_is_refused_by_the_kernel() -> None:
+    made = fleet(warm=1)
+    load(made, [1.0])
+    made.advance(2.0)
+    made._state = made._state._replace(requests=np.zeros(4, dtype=np.int8))
+    with pytest.raises(TypeError, match="unbox"):
+        made.advance(3.0)
