@@ -13,11 +13,10 @@ by second (``tests/data/keda``).
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from scaler.core.hpa import (
     ExternalMetric,
-    HpaInput,
     HpaSpec,
     HpaState,
     Metric,
@@ -25,9 +24,12 @@ from scaler.core.hpa import (
     SyncResult,
     TargetType,
     Version,
+    make_external_metric,
+    make_hpa_input,
     sync,
 )
 from scaler.core.hpa_encoding import keda_milli
+from scaler.core.made import changer, maker
 from simulations.scaled_object import ClusterSpec, FallbackBehavior, ScaledObjectSpec, hpa_spec
 
 _POLLS_COUNT = Version(2, 19)  # failed polls count for the fallback, which also lifts from zero
@@ -40,6 +42,9 @@ class Answer:
     integer: int
     double: float
     active: bool
+
+
+make_answer = maker(Answer)
 
 
 class Failure(StrEnum):
@@ -61,6 +66,9 @@ class Scale:
     ready_pods: int
 
 
+make_scale = maker(Scale)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KedaState:
     """Memory of KEDA (in the ScaledObject's status) and of the HPA controller.
@@ -78,18 +86,7 @@ class KedaState:
     hpa: HpaState = HpaState()
 
 
-def _changed(state: KedaState, **changes: Any) -> KedaState:
-    """As ``dataclasses.replace`` does, in a third of its time: a run polls and syncs often."""
-    kept: dict[str, Any] = {
-        "created_at_s": state.created_at_s,
-        "next_poll_at_s": state.next_poll_at_s,
-        "next_sync_at_s": state.next_sync_at_s,
-        "last_active_at_s": state.last_active_at_s,
-        "failures": state.failures,
-        "cached": state.cached,
-        "hpa": state.hpa,
-    }
-    return KedaState(**(kept | changes))
+_changed = changer(KedaState)
 
 
 class Outcome(StrEnum):
@@ -114,6 +111,9 @@ class Polled:
     state: KedaState
 
 
+_polled = maker(Polled)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synced:
     """Count one HPA sync leaves behind; ``result`` is None while the HPA is deleted (paused)."""
@@ -121,6 +121,9 @@ class Synced:
     replicas: int
     result: SyncResult | None
     state: KedaState
+
+
+_synced = maker(Synced)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +181,7 @@ class KedaActuator:
     def push(self, state: KedaState, *, now_s: float, scale: Scale) -> Polled:
         """A ``true`` on StreamIsActive; a ``false`` is ignored from KEDA 2.18 on."""
         if self._paused:
-            return Polled(replicas=scale.spec_replicas, outcome=Outcome.PAUSED, state=state)
+            return _polled(replicas=scale.spec_replicas, outcome=Outcome.PAUSED, state=state)
         return self._request_scale(state, now_s=now_s, scale=scale, active=True, failed=False)
 
     def hpa_sync(self, state: KedaState, *, now_s: float, answer: Read, scale: Scale) -> Synced:
@@ -186,11 +189,11 @@ class KedaActuator:
         next_sync_at_s = now_s + self.cluster.hpa_sync_s
         if self._paused:
             state = _changed(state, next_sync_at_s=next_sync_at_s, hpa=HpaState())
-            return Synced(replicas=scale.spec_replicas, result=None, state=state)
+            return _synced(replicas=scale.spec_replicas, result=None, state=state)
         metric: Metric = MetricFailed()
         if self.asks(scale):
             state, metric = self._metric(state, answer, scale)
-        seen = HpaInput(
+        seen = make_hpa_input(
             spec_replicas=scale.spec_replicas,
             status_replicas=scale.status_replicas,
             ready_pods=scale.ready_pods,
@@ -198,7 +201,7 @@ class KedaActuator:
         )
         result, hpa = sync(self.hpa, state.hpa, seen, now_s=now_s)
         state = _changed(state, next_sync_at_s=next_sync_at_s, hpa=hpa)
-        return Synced(replicas=result.replicas, result=result, state=state)
+        return _synced(replicas=result.replicas, result=result, state=state)
 
     def reconciled(self, state: KedaState, *, now_s: float) -> KedaState:
         """After a change of the ScaledObject or an operator restart: polled at once, cache gone."""
@@ -219,7 +222,7 @@ class KedaActuator:
 
     def _paused_poll(self, state: KedaState, scale: Scale) -> Polled:
         wanted = self.scaled_object.paused_replicas
-        return Polled(
+        return _polled(
             replicas=scale.spec_replicas if wanted is None else wanted,
             outcome=Outcome.PAUSED,
             state=_changed(state, hpa=HpaState()),
@@ -238,42 +241,42 @@ class KedaActuator:
         idling = spec.replicas_idle is not None and current < spec.replicas_min
         if idling or current == 0:
             if spec.scale_out_paused:
-                return Polled(replicas=current, outcome=Outcome.PAUSED, state=state)
+                return _polled(replicas=current, outcome=Outcome.PAUSED, state=state)
             state = _changed(state, last_active_at_s=_kept_time(now_s))
             replicas = max(1, spec.replicas_min)
-            return Polled(replicas=replicas, outcome=Outcome.ACTIVATED, state=state)
+            return _polled(replicas=replicas, outcome=Outcome.ACTIVATED, state=state)
         if failed:
-            return Polled(replicas=current, outcome=Outcome.HELD_ON_ERROR, state=state)
+            return _polled(replicas=current, outcome=Outcome.HELD_ON_ERROR, state=state)
         state = _changed(state, last_active_at_s=_kept_time(now_s))
-        return Polled(replicas=current, outcome=Outcome.ACTIVE, state=state)
+        return _polled(replicas=current, outcome=Outcome.ACTIVE, state=state)
 
     def _when_inactive(
         self, state: KedaState, *, now_s: float, current: int, failed: bool
     ) -> Polled:
         spec = self.scaled_object
         if failed and (spec.fallback is None or spec.fallback.replicas != 0):
-            return Polled(replicas=current, outcome=Outcome.HELD_ON_ERROR, state=state)
+            return _polled(replicas=current, outcome=Outcome.HELD_ON_ERROR, state=state)
         idle = spec.replicas_idle
         if (idle is not None and current > idle) or (current > 0 and spec.replicas_min == 0):
             return self._deactivate(state, now_s=now_s, current=current)
         if idle is None and current < spec.replicas_min:
             replicas = spec.replicas_min
-            return Polled(replicas=replicas, outcome=Outcome.RAISED_TO_MIN, state=state)
-        return Polled(replicas=current, outcome=Outcome.UNCHANGED, state=state)
+            return _polled(replicas=replicas, outcome=Outcome.RAISED_TO_MIN, state=state)
+        return _polled(replicas=current, outcome=Outcome.UNCHANGED, state=state)
 
     def _deactivate(self, state: KedaState, *, now_s: float, current: int) -> Polled:
         """To zero or idle, from any count at once, when the cooldown is over."""
         spec = self.scaled_object
         if spec.scale_in_paused:
-            return Polled(replicas=current, outcome=Outcome.PAUSED, state=state)
+            return _polled(replicas=current, outcome=Outcome.PAUSED, state=state)
         if state.last_active_at_s is None:
             over_at_s = _kept_time(state.created_at_s) + spec.initial_cooldown_s
         else:
             over_at_s = state.last_active_at_s + spec.cooldown_s
         if now_s < over_at_s:
-            return Polled(replicas=current, outcome=Outcome.COOLING_DOWN, state=state)
+            return _polled(replicas=current, outcome=Outcome.COOLING_DOWN, state=state)
         replicas = spec.replicas_min if spec.replicas_idle is None else spec.replicas_idle
-        return Polled(replicas=replicas, outcome=Outcome.DEACTIVATED, state=state)
+        return _polled(replicas=replicas, outcome=Outcome.DEACTIVATED, state=state)
 
     def _metric(self, state: KedaState, answer: Read, scale: Scale) -> tuple[KedaState, Metric]:
         """What the external metrics API answers to the HPA (``GetScaledObjectMetrics``).
@@ -314,7 +317,7 @@ def _heard(answer: Answer, keda: Version, spec: ScaledObjectSpec) -> ExternalMet
 
 
 def _external(milli: int, spec: ScaledObjectSpec) -> ExternalMetric:
-    return ExternalMetric(
+    return make_external_metric(
         target_type=spec.target_type, target_milli=spec.target_milli, values_milli=(milli,)
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from scaler.core.config import PolicyConfig
 from scaler.core.model import Decision, Observation, Verdict
 from scaler.core.policy import PolicyState, decide
-from simulations.actuation import Answer, Failure, KedaActuator, Read, Scale
+from simulations.actuation import Failure, KedaActuator, Read, Scale, make_answer, make_scale
 from simulations.controller import Context, Stopwatch, View
 from simulations.fleet_counters import FleetCounters
 from simulations.observe import Observer
@@ -37,11 +37,7 @@ class DaemonController:
         )
         self._next_tick_s = timing.tick_phase_s
         self._ticked_at_s = 0.0
-
-    @property
-    def next_at_s(self) -> float:
-        """Whichever clock is next."""
-        return min(self._next_tick_s, self._keda.next_poll_at_s, self._keda.next_sync_at_s)
+        self.next_at_s = self._first_clock_s()
 
     @property
     def decision(self) -> Decision | None:
@@ -54,13 +50,20 @@ class DaemonController:
 
     def act(self, view: View) -> int | None:
         """What is due: a tick, else a poll, else a sync."""
+        count: int | None = None
         if self._next_tick_s == view.now_s:
             self._next_tick_s += self._config.tick_s
             self._tick(view)
-            return None
-        if self._keda.next_poll_at_s == view.now_s:
-            return self._poll(view)
-        return self._sync(view)
+        elif self._keda.next_poll_at_s == view.now_s:
+            count = self._poll(view)
+        else:
+            count = self._sync(view)
+        self.next_at_s = self._first_clock_s()
+        return count
+
+    def _first_clock_s(self) -> float:
+        """When whichever clock is next."""
+        return min(self._next_tick_s, self._keda.next_poll_at_s, self._keda.next_sync_at_s)
 
     def _tick(self, view: View) -> None:
         """Observe, decide, publish."""
@@ -92,7 +95,7 @@ class DaemonController:
 
 
 def _scale(view: View) -> Scale:
-    return Scale(
+    return make_scale(
         spec_replicas=view.wanted, status_replicas=view.current, ready_pods=len(view.ready)
     )
 
@@ -101,6 +104,6 @@ def _answer(decision: Decision) -> Read:
     """What the daemon answers from a decision: UNAVAILABLE where nothing may be said."""
     if decision.verdict is Verdict.UNKNOWN:
         return Failure.METRICS
-    return Answer(
+    return make_answer(
         integer=decision.replicas_desired, double=decision.encoded, active=decision.active
     )

@@ -8,7 +8,7 @@ record here and a condition in a cluster can be compared.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -18,7 +18,9 @@ from scaler.core.hpa_limits import (
     Reason,
     Recommendation,
     ScaleEvent,
+    change_hpa_state,
     limit,
+    make_recommendation,
     remember_change,
     remember_proposal,
     stabilise,
@@ -38,6 +40,7 @@ from scaler.core.hpa_spec import (
     parse_version,
     tolerances_for,
 )
+from scaler.core.made import maker
 
 __all__ = [
     "Behavior",
@@ -91,6 +94,9 @@ class ExternalMetric:
     target_type: TargetType = TargetType.AVERAGE_VALUE
 
 
+make_external_metric = maker(ExternalMetric)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenProposal:
     """A metric of another kind (CPU, say), of which only the proposal is known."""
@@ -116,6 +122,9 @@ class HpaInput:
     metrics: tuple[Metric, ...]
 
 
+make_hpa_input = maker(HpaInput)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncResult:
     """What one sync wrote to spec.replicas and how it came to it.
@@ -129,6 +138,9 @@ class SyncResult:
     stabilised: int | None = None
 
 
+make_sync_result = maker(SyncResult)
+
+
 def sync(
     spec: HpaSpec, state: HpaState, seen: HpaInput, *, now_s: float
 ) -> tuple[SyncResult, HpaState]:
@@ -138,8 +150,8 @@ def sync(
     (these three read no metric), then metrics, stabilisation, limits.
     """
     if state.recommendations is None:
-        first = Recommendation(at_s=now_s, replicas=seen.spec_replicas)
-        state = replace(state, recommendations=(first,))
+        first = make_recommendation(at_s=now_s, replicas=seen.spec_replicas)
+        state = change_hpa_state(state, recommendations=(first,))
     early = _early_exit(spec, seen)
     if early is not None:
         return early, remember_change(
@@ -155,7 +167,7 @@ def sync(
     state = remember_change(
         spec, state, current=seen.spec_replicas, replicas=limited.replicas, now_s=now_s
     )
-    result = SyncResult(
+    result = make_sync_result(
         replicas=limited.replicas,
         reason=limited.reason,
         proposal=proposal,
@@ -180,11 +192,17 @@ def propose(seen: HpaInput, *, tolerances: Tolerances) -> int | None:
     While any metric fails, the others may raise the count or keep it, never lower it
     (``computeReplicasForMetrics``).
     """
-    proposals = [_proposal(metric, seen, tolerances=tolerances) for metric in seen.metrics]
-    good = [proposal for proposal in proposals if proposal is not None]
-    if not good or (len(good) < len(proposals) and max(good) < seen.spec_replicas):
+    highest: int | None = None
+    failed = False
+    for metric in seen.metrics:
+        proposal = _proposal(metric, seen, tolerances=tolerances)
+        if proposal is None:
+            failed = True
+        elif highest is None or proposal > highest:
+            highest = proposal
+    if highest is None or (failed and highest < seen.spec_replicas):
         return None
-    return max(0, *good)
+    return max(0, highest)
 
 
 def _proposal(metric: Metric, seen: HpaInput, *, tolerances: Tolerances) -> int | None:

@@ -26,9 +26,9 @@ from scaler.core.hpa_spec import Tolerances, Version
 MILLI = 1000
 FRACTION_MILLI = 10  # above desired - 1; 1 would be lost to truncation for some counts
 
-_KEDA_FLOATS = Version(2, 17)  # the double fields of externalscaler.proto
-_KEDA_ROUNDS = Version(2, 20)  # %.3f instead of truncation
-_KEDA_CLIPS = Version(2, 20, 2)  # negative integers become 0
+_KEDA_FLOATS = (2, 17, 0)  # the double fields of externalscaler.proto
+_KEDA_ROUNDS = (2, 20, 0)  # %.3f instead of truncation
+_KEDA_CLIPS = (2, 20, 2)  # negative integers become 0
 
 
 class Encoding(StrEnum):
@@ -165,13 +165,14 @@ def keda_milli(*, integer: int, double: float, keda: Version) -> int:
     Up to 2.19 the double is truncated, from 2.20 rounded as ``%.3f``.  Infinity becomes 0 from
     2.20 on; before, its conversion is left to the machine, and 0 stands for it here.
     """
-    if keda >= _KEDA_FLOATS and double > 0.0:
+    release = (keda.major, keda.minor, keda.patch)  # compared as one, at a tenth of the price
+    if double > 0.0 and release >= _KEDA_FLOATS:
         if math.isinf(double):
             return 0
-        if keda >= _KEDA_ROUNDS:
+        if release >= _KEDA_ROUNDS:
             return int(f"{double:.3f}".replace(".", ""))
         return int(double * MILLI)
-    if integer < 0 and keda >= _KEDA_CLIPS:
+    if integer < 0 and release >= _KEDA_CLIPS:
         return 0
     return integer * MILLI
 

@@ -6,7 +6,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from scaler.core.hpa_spec import (
     ScalingRules,
     SelectPolicy,
 )
+from scaler.core.made import changer, maker
 
 _Entry = TypeVar("_Entry", bound="Recommendation | ScaleEvent")
 LEGACY_UP_FACTOR = 2  # scaleUpLimitFactor
@@ -46,6 +47,9 @@ class Recommendation:
     replicas: int
 
 
+make_recommendation = maker(Recommendation)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaleEvent:
     """A change that was made; ``replicas`` is its size, positive in both directions."""
@@ -66,12 +70,18 @@ class HpaState:
     scale_downs: tuple[ScaleEvent, ...] = ()
 
 
+change_hpa_state = changer(HpaState)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limited:
     """A count after limits, and the limit that bound it."""
 
     replicas: int
     reason: Reason
+
+
+make_limited = maker(Limited)
 
 
 def stabilise(spec: HpaSpec, state: HpaState, *, current: int, proposal: int, now_s: float) -> int:
@@ -110,8 +120,13 @@ def stabilise_with_behavior(
     ``stabilizeRecommendationWithBehaviors``; a record exactly as old as the window is out.
     """
     up_s, down_s = behavior.up.stabilisation_s, behavior.down.stabilisation_s
-    up = min((proposal, *(r.replicas for r in records if now_s - r.at_s < up_s)))
-    down = max((proposal, *(r.replicas for r in records if now_s - r.at_s < down_s)))
+    up = down = proposal
+    for record in records:
+        age_s, replicas = now_s - record.at_s, record.replicas
+        if replicas < up and age_s < up_s:
+            up = replicas
+        elif replicas > down and age_s < down_s:
+            down = replicas
     return min(max(current, up), down)
 
 
@@ -131,12 +146,12 @@ def limit_legacy(*, current: int, desired: int, replicas_min: int, replicas_max:
     """Bounds, and upwards at most ``max(2 * current, 4)`` (``convertDesiredReplicasWithRules``)."""
     rate_limit = max(LEGACY_UP_FACTOR * current, LEGACY_UP_MINIMUM)
     if desired < replicas_min:
-        return Limited(replicas=replicas_min, reason=Reason.TOO_FEW_REPLICAS)
+        return make_limited(replicas=replicas_min, reason=Reason.TOO_FEW_REPLICAS)
     if desired > min(rate_limit, replicas_max):
         if replicas_max > rate_limit:
-            return Limited(replicas=rate_limit, reason=Reason.SCALE_UP_LIMIT)
-        return Limited(replicas=replicas_max, reason=Reason.TOO_MANY_REPLICAS)
-    return Limited(replicas=desired, reason=Reason.DESIRED_WITHIN_RANGE)
+            return make_limited(replicas=rate_limit, reason=Reason.SCALE_UP_LIMIT)
+        return make_limited(replicas=replicas_max, reason=Reason.TOO_MANY_REPLICAS)
+    return make_limited(replicas=desired, reason=Reason.DESIRED_WITHIN_RANGE)
 
 
 def limit_with_behavior(
@@ -148,15 +163,15 @@ def limit_with_behavior(
         ceiling = rate_limit_up(spec.behavior.up, state, current=current, now_s=now_s)
         if desired > min(ceiling, spec.replicas_max):
             if spec.replicas_max > ceiling:
-                return Limited(replicas=ceiling, reason=Reason.SCALE_UP_LIMIT)
-            return Limited(replicas=spec.replicas_max, reason=Reason.TOO_MANY_REPLICAS)
+                return make_limited(replicas=ceiling, reason=Reason.SCALE_UP_LIMIT)
+            return make_limited(replicas=spec.replicas_max, reason=Reason.TOO_MANY_REPLICAS)
     elif desired < current:
         floor = rate_limit_down(spec.behavior.down, state, current=current, now_s=now_s)
         if desired < max(floor, spec.replicas_min):
             if spec.replicas_min < floor:
-                return Limited(replicas=floor, reason=Reason.SCALE_DOWN_LIMIT)
-            return Limited(replicas=spec.replicas_min, reason=Reason.TOO_FEW_REPLICAS)
-    return Limited(replicas=desired, reason=Reason.DESIRED_WITHIN_RANGE)
+                return make_limited(replicas=floor, reason=Reason.SCALE_DOWN_LIMIT)
+            return make_limited(replicas=spec.replicas_min, reason=Reason.TOO_FEW_REPLICAS)
+    return make_limited(replicas=desired, reason=Reason.DESIRED_WITHIN_RANGE)
 
 
 def rate_limit_up(rules: ScalingRules, state: HpaState, *, current: int, now_s: float) -> int:
@@ -210,9 +225,9 @@ def remember_proposal(spec: HpaSpec, state: HpaState, *, proposal: int, now_s: f
     window_s = spec.stabilisation_s
     if spec.behavior is not None:
         window_s = max(spec.behavior.up.stabilisation_s, spec.behavior.down.stabilisation_s)
-    added = Recommendation(at_s=now_s, replicas=proposal)
+    added = make_recommendation(at_s=now_s, replicas=proposal)
     records = _placed(state.recommendations or (), added, forget_after_s=window_s)
-    return replace(state, recommendations=records)
+    return change_hpa_state(state, recommendations=records)
 
 
 def remember_change(
@@ -229,9 +244,12 @@ def remember_change(
     event = ScaleEvent(at_s=now_s, replicas=abs(change))
     if change > 0:
         longest_s = max(policy.period_s for policy in spec.behavior.up.policies)
-        return replace(state, scale_ups=_placed(state.scale_ups, event, forget_after_s=longest_s))
+        return change_hpa_state(
+            state, scale_ups=_placed(state.scale_ups, event, forget_after_s=longest_s)
+        )
     longest_s = max(policy.period_s for policy in spec.behavior.down.policies)
-    return replace(state, scale_downs=_placed(state.scale_downs, event, forget_after_s=longest_s))
+    scale_downs = _placed(state.scale_downs, event, forget_after_s=longest_s)
+    return change_hpa_state(state, scale_downs=scale_downs)
 
 
 def _placed(
@@ -242,7 +260,8 @@ def _placed(
     The controller reuses one slot at a time and clears none, so entries that no window needs now
     can come back into sight when a setting grows.
     """
-    old = [at for at, entry in enumerate(entries) if new.at_s - entry.at_s > forget_after_s]
-    if not old:
-        return (*entries, new)
-    return (*entries[: old[-1]], new, *entries[old[-1] + 1 :])
+    now_s = new.at_s
+    for at in range(len(entries) - 1, -1, -1):
+        if now_s - entries[at].at_s > forget_after_s:
+            return (*entries[:at], new, *entries[at + 1 :])
+    return (*entries, new)

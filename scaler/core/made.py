@@ -40,6 +40,28 @@ def maker(noun: Callable[Fields, Noun]) -> Callable[Fields, Noun]:
     return made
 
 
+def changer(noun: Callable[Fields, Noun]) -> Callable[..., Noun]:
+    """``dataclasses.replace`` for a noun as ``maker`` takes it, at a fraction of its price.
+
+    The function takes one such noun, and the fields that another one has otherwise.
+    """
+    assert isinstance(noun, type)
+    assert not hasattr(noun, "__post_init__"), noun
+    known: dict[str, Any] = {"_noun": noun, "_twin": type("Twin", (), {"__slots__": _slots(noun)})}
+    known["_kept"] = object()
+    names = _slots(noun)
+    lines = [
+        f"def change(_of, *, {', '.join(f'{name} = _kept' for name in names)}):",
+        "    made = _twin()",
+        *[f"    made.{name} = _of.{name} if {name} is _kept else {name}" for name in names],
+        "    made.__class__ = _noun",
+        "    return made",
+    ]
+    exec(compile("\n".join(lines), f"<changer of {noun.__name__}>", "exec"), known)  # noqa: S102 - as above
+    changed: Callable[..., Noun] = known["change"]
+    return changed
+
+
 def _slots(noun: type) -> tuple[str, ...]:
     slots: tuple[str, ...] = noun.__dict__["__slots__"]
     return slots

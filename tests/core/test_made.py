@@ -1,10 +1,10 @@
 """What ``maker`` makes is what the class makes, and as frozen."""
 
-from dataclasses import FrozenInstanceError, dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, field, replace
 
 import pytest
 
-from scaler.core.made import maker
+from scaler.core.made import changer, maker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,3 +51,17 @@ def test_what_cannot_be_made_is_refused() -> None:
 
     with pytest.raises(AssertionError):
         maker(Checked)
+
+
+def test_changed_is_what_replace_makes_of_a_noun() -> None:
+    change = changer(Noun)
+    first = make_noun(first=0.5, second=(2, 3), third=[4])
+    assert change(first, second=(5,)) == replace(first, second=(5,))
+    assert change(first, first=1.5, third=[]) == Noun(first=1.5, second=(2, 3))
+    assert change(first) == first
+    assert first == Noun(first=0.5, second=(2, 3), third=[4]), "a change makes another noun"
+    assert type(change(first)) is Noun
+    with pytest.raises(FrozenInstanceError):
+        change(first).first = 1.0  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        change(first, fourth=2)
