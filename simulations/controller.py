@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from scaler.core.config import PolicyConfig
+from scaler.core.made import maker
 from scaler.core.model import Decision, NoData, Replicas
 from simulations.fleet_counters import FleetCounters
 from simulations.replica import ReplicaModel, Routing
@@ -58,6 +59,9 @@ class View:
     def replicas(self) -> Replicas:
         """What the Kubernetes API shows; its start-ups are those since the controller acted."""
         return self.status(self.acted_at_s)
+
+
+make_view = maker(View)
 
 
 class Controller(Protocol):

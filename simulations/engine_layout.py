@@ -311,8 +311,12 @@ def grow_ring(state: State, *, room_for: int) -> State:
     while length < room_for:
         length *= 2
     ring = np.zeros(length, dtype=REQUEST)
-    live = np.arange(int(clock["outcomes_taken"]), int(clock["arrivals_loaded"]))
-    ring[live & (length - 1)] = old[live & (old.shape[0] - 1)]
+    at, end = int(clock["outcomes_taken"]), int(clock["arrivals_loaded"])
+    while at < end:  # in stretches that wrap in neither ring
+        begin, new = at & (old.shape[0] - 1), at & (length - 1)
+        count = min(end - at, old.shape[0] - begin, length - new)
+        raw(ring)[new : new + count] = raw(old)[begin : begin + count]
+        at += count
     return state._replace(requests=ring)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from scaler.core.model import Replicas
+from scaler.core.model import Replicas, make_replicas
 from simulations.fleet_counters import Serving
 from simulations.lifecycle import Phase, ReplicaView
 
@@ -81,7 +81,7 @@ def shown(
 
     ``start_ups`` are (ready_at_s, duration_s), ascending; told are those after ``since_s``.
     """
-    return Replicas(
+    return make_replicas(
         seen_at_s=now_s,
         wanted=wanted,
         current=seen.current,

@@ -24,16 +24,13 @@ class Injector:
         self._sick: dict[int, int] = {}  # the replica of a fault, by the fault's place
         edges = {edge for fault in faults for edge in (fault.from_s, fault.to_s)}
         self._edges = sorted(edges, reverse=True)
+        self.next_at_s = self._next_s()  # when ``act`` is to be called next; infinity for never
         self._mislabelled = False  # as of the last scrape
-
-    @property
-    def next_at_s(self) -> float:
-        """When ``act`` is to be called next; infinity for never."""
-        return self._edges[-1] if self._edges else math.inf
 
     def act(self, now_s: float) -> None:
         """Let begin and end what is due."""
         self._edges.pop()
+        self.next_at_s = self._next_s()
         crash = [f.amount for f in self._of(FaultKind.CRASH_LOOP, now_s)]
         limits = [int(f.amount) for f in self._of(FaultKind.GPU_LIMIT, now_s)]
         self._fleet.inject_crashes(max(crash, default=None))
@@ -47,6 +44,9 @@ class Injector:
                 self._fleet.slow_down(ready[0], fault.amount)
             elif fault.to_s == now_s and (uid := self._sick.pop(place, -1)) in ready:
                 self._fleet.slow_down(uid, 1.0)
+
+    def _next_s(self) -> float:
+        return self._edges[-1] if self._edges else math.inf
 
     def scraped(self, counters: FleetCounters) -> FleetCounters | None:
         """What Prometheus has of the engines after a scrape; None while it is down."""

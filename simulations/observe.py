@@ -18,12 +18,15 @@ from scaler.core.model import (
     Cause,
     Gateway,
     Gpu,
-    KvCache,
     NoData,
     Observation,
-    Queue,
     Replicas,
     Work,
+    make_gpu,
+    make_kv_cache,
+    make_observation,
+    make_queue,
+    make_work,
 )
 from simulations.engine_layout import Ints
 from simulations.fleet_counters import FleetCounters
@@ -139,16 +142,16 @@ class Observer:
         usable = self._model.kv_blocks - 1
         running, waiting, blocks = sums[:_GAUGES].tolist()
         latencies = self._latencies(pages.at_s, coverage, now_s)
-        return Observation(
+        return make_observation(
             seen_at_s=now_s,
             replicas=replicas,
-            queue=Queue(
+            queue=make_queue(
                 seen_at_s=pages.at_s,
                 coverage_ratio=coverage,
                 requests_running=float(running),
                 requests_waiting=float(waiting),
             ),
-            kv_cache=KvCache(
+            kv_cache=make_kv_cache(
                 seen_at_s=pages.at_s,
                 coverage_ratio=coverage,
                 usage_mean_ratio=blocks / (len(having) * usable),
@@ -167,7 +170,7 @@ class Observer:
         self, replicas: Replicas, gap: NoData, gpu: Gpu | NoData, gateway: Gateway | NoData
     ) -> Observation:
         """Only what Kubernetes, DCGM and the gateway show."""
-        return Observation(
+        return make_observation(
             seen_at_s=replicas.seen_at_s,
             replicas=replicas,
             queue=gap,
@@ -323,7 +326,7 @@ class Observer:
         if age_s > self._freshness.gpu_stale_after_s:
             return NoData(cause=Cause.STALE, detail=f"the newest DCGM sample is {age_s:.0f} s old")
         uses = [ratios.get(uid, 0.0) for uid in ready]
-        return Gpu(
+        return make_gpu(
             seen_at_s=at_s,
             coverage_ratio=1.0,
             utilisation_mean_ratio=sum(uses) / len(uses),
@@ -359,7 +362,7 @@ def _work_of(found: _Round, coverage_ratio: float, seen_at_s: float) -> Work:
     grown = found.grown
     at = PLACE
     cached = min(grown[at["prompt_tokens_cached"]], grown[at["prompt_tokens"]])
-    return Work(
+    return make_work(
         seen_at_s=seen_at_s,
         coverage_ratio=coverage_ratio,
         interval_s=found.interval_s,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scaler.core.model import Latency
+from scaler.core.model import Latency, make_latency
 from simulations.engine_layout import (
     COUNTERS,
     ITL_BOUNDS_S,
@@ -81,14 +81,14 @@ class Window:
             self._total -= self._added.popleft()[1]
         counts = self._total.tolist()
         return Latencies(
-            ttft=Latency(
+            ttft=make_latency(
                 seen_at_s=seen_at_s,
                 coverage_ratio=coverage_ratio,
                 window_s=WINDOW_S,
                 bounds_s=TTFT_BOUNDS_S,
                 counts=tuple(counts[:_TTFTS]),
             ),
-            itl=Latency(
+            itl=make_latency(
                 seen_at_s=seen_at_s,
                 coverage_ratio=coverage_ratio,
                 window_s=WINDOW_S,

@@ -16,7 +16,7 @@ from scaler.core.model import Cause, Decision, Observation, Replicas
 from scaler.errors import ScenarioError
 from simulations.attained import NONE, Attained, AttainedTally
 from simulations.cluster import Fleet
-from simulations.controller import Clock, Context, Stopwatch, View
+from simulations.controller import Clock, Context, Stopwatch, make_view
 from simulations.engine_layout import Records
 from simulations.fleet_counters import FleetCounters
 from simulations.gpu_exporter import GpuExporter
@@ -279,16 +279,16 @@ class _Run:
     def _turn(self) -> None:
         """Whatever is due next; of things due at once, in the order in which they are told."""
         acts_s = self._controller.next_at_s
-        due_s = min(self._next_dcgm_s, self._next_scrape_s, self._next_tick_s, acts_s)
-        due_s = min(due_s, self._faults.next_at_s)
+        fault_s, dcgm_s, scrape_s = self._faults.next_at_s, self._next_dcgm_s, self._next_scrape_s
+        due_s = min(fault_s, dcgm_s, scrape_s, acts_s, self._next_tick_s)
         self._feed.load_until(self._fleet, due_s)
         self._fleet.pass_time(due_s)
-        if self._faults.next_at_s == due_s:
+        if fault_s == due_s:
             self._faults.act(due_s)
-        elif self._next_dcgm_s == due_s:
+        elif dcgm_s == due_s:
             self._next_dcgm_s += self._scenario.timing.dcgm_every_s
             self._gpus.collect(self._fleet.counters())
-        elif self._next_scrape_s == due_s:
+        elif scrape_s == due_s:
             self._next_scrape_s += self._scenario.timing.scrape_every_s
             self._scrape()
         elif acts_s == due_s:
@@ -309,7 +309,7 @@ class _Run:
     def _act(self, now_s: float) -> None:
         failure = self._faults.failure(now_s)
         down = failure is not None and failure.cause is Cause.UNREACHABLE
-        view = View(
+        view = make_view(
             now_s=now_s,
             acted_at_s=self._acted_at_s,
             wanted=self._fleet.wanted,

@@ -110,6 +110,9 @@ class Queue:
     requests_deferred: float = 0.0  # held by LoRA budget, KV transfer or a blocked status
 
 
+make_queue = maker(Queue)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvCache:
     """KV-cache use over the replicas that answered."""
@@ -119,6 +122,9 @@ class KvCache:
     usage_mean_ratio: float
     usage_max_ratio: float
     capacity_tokens: float = 0.0  # of one replica, from cache_config_info; 0 where it is not known
+
+
+make_kv_cache = maker(KvCache)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +146,9 @@ class Latency:
     def total(self) -> float:
         """Number of observations in the window."""
         return sum(self.counts)
+
+
+make_latency = maker(Latency)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +179,9 @@ class Work:
     finished_output_tokens: float = 0.0
 
 
+make_work = maker(Work)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
     """GPU utilisation: the highest of each replica's GPUs, then mean and maximum over replicas."""
@@ -178,6 +190,9 @@ class Gpu:
     coverage_ratio: float
     utilisation_mean_ratio: float
     utilisation_max_ratio: float
+
+
+make_gpu = maker(Gpu)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +238,9 @@ class Replicas:
         return len(self.starting_age_s)
 
 
+make_replicas = maker(Replicas)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """All that was measured of one target at ``seen_at_s``; each signal has its own freshness."""
@@ -237,6 +255,9 @@ class Observation:
     gpu: Gpu | NoData
     gateway: Gateway | NoData = NoData(cause=Cause.UNSUPPORTED)
     capacity_key: str = ""  # pod template and GPU product: what a learned capacity belongs to
+
+
+make_observation = maker(Observation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from scaler.errors import ScenarioError
 from simulations import engine
 from simulations.cluster import Fleet
 from simulations.engine import load_kernel
-from simulations.engine_layout import ITL_BOUNDS_S, TTFT_BOUNDS_S
+from simulations.engine_layout import ITL_BOUNDS_S, TTFT_BOUNDS_S, allocate, grow_ring
 from simulations.replica import (
     PrefixCache,
     Routing,
@@ -335,3 +335,20 @@ def test_an_array_of_another_type_is_refused_by_the_kernel() -> None:
     made._state = made._state._replace(requests=np.zeros(4, dtype=np.int8))
     with pytest.raises(TypeError, match="unbox"):
         made.advance(3.0)
+
+
+def test_a_ring_that_wraps_keeps_every_request_when_it_grows() -> None:
+    """The 16 of a full ring begin in its middle; those from 60 on wrap in the ring of 64 too."""
+    state = allocate(slots=1, ring=16, max_num_seqs=1, block_size=1, sessions=1)
+    held = np.arange(13, 29)
+    state.requests["prompt_tokens"][held & 15] = held
+    state.clock["outcomes_taken"], state.clock["arrivals_loaded"] = 13, 29
+    grown = grow_ring(state, room_for=40)
+    assert grown.requests.shape == (64,)
+    assert grown.requests["prompt_tokens"][held & 63].tolist() == held.tolist()
+    later = np.arange(60, 76)
+    state.requests["prompt_tokens"][later & 15] = later
+    state.clock["outcomes_taken"], state.clock["arrivals_loaded"] = 60, 76
+    grown = grow_ring(state, room_for=64)
+    assert grown.requests["prompt_tokens"][later & 63].tolist() == later.tolist()
+    assert int(np.count_nonzero(grown.requests["prompt_tokens"])) == 16
