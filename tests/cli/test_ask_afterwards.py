@@ -11,13 +11,17 @@ import pytest
 from scaler import cli
 from scaler.core.explain import headline
 from scaler.core.model import Mode
+from scaler.core.publish import POLICY_VERSION
 from scaler.ops.replay import read_logs
 from scaler.ops.times import spelled
 from scaler.service.codec import DecisionRecord, StateRecord, encode
 from tests.ops.decision_logs import SIMULATED, daemon_log, simulated_log
 from tests.service.test_web import site
 
+pytestmark = pytest.mark.usefixtures("no_progress")
+
 Run: TypeAlias = Callable[..., tuple[int, str, str]]
+ANOTHER = f"{POLICY_VERSION}0"  # a version that the log is not of
 
 
 @pytest.fixture(name="run")
@@ -93,12 +97,20 @@ def test_holes_are_said(run: Run, tmp_path: Path) -> None:
     assert f"{len(lines) - 1} were left out: the log has no state in front of them" in printed
 
 
+def _of_another_version(log: bytes) -> bytes:
+    logged, other = (f'"policy_version":"{one}"'.encode() for one in (POLICY_VERSION, ANOTHER))
+    assert logged in log
+    return log.replace(logged, other)
+
+
 def test_another_version_is_said(run: Run, tmp_path: Path) -> None:
     log = simulated_log(tmp_path)
-    log.write_bytes(log.read_bytes().replace(b'"policy_version":"2"', b'"policy_version":"0"'))
+    log.write_bytes(_of_another_version(log.read_bytes()))
     status, printed, _ = run("replay", str(log))
     assert status == 1
-    assert printed.startswith("logged under policy version 0, decided again under 2\n")
+    assert printed.startswith(
+        f"logged under policy version {ANOTHER}, decided again under {POLICY_VERSION}\n"
+    )
     assert run("replay", str(log), "--max-difference", "0")[0] == 0  # the upgrade check
 
 
@@ -175,7 +187,7 @@ def test_a_window_is_explained_by_its_changes(run: Run, tmp_path: Path) -> None:
 def test_what_another_version_or_no_state_leaves_open_is_said(run: Run, tmp_path: Path) -> None:
     log = simulated_log(tmp_path)
     whole = log.read_bytes()
-    log.write_bytes(whole.replace(b'"policy_version":"2"', b'"policy_version":"0"'))
+    log.write_bytes(_of_another_version(whole))
     assert "decides otherwise from the same inputs" in run("explain", "--log", str(log))[1]
     log.write_bytes(b"".join(whole.splitlines(keepends=True)[1:]))
     printed = run("explain", "--log", str(log))[1]

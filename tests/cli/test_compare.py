@@ -17,6 +17,8 @@ from simulations.report_scoreboard import render
 from simulations.trace_generate import Lengths, Shape, TraceSpec, generate
 from simulations.traces import write_trace
 
+pytestmark = pytest.mark.usefixtures("no_progress")
+
 PROGRAM = "from scaler import cli; cli.main()"
 PROGRESS = re.compile(r"^\d+ runs$|runs/s|^reading |^loading ")  # where two seconds have passed
 LIMIT_S = 60.0

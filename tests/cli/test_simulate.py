@@ -21,6 +21,8 @@ from simulations.timeline import COLUMNS
 from simulations.trace_generate import Lengths, Shape, TraceSpec, generate
 from simulations.traces import write_trace
 
+pytestmark = pytest.mark.usefixtures("no_progress")
+
 PROGRAM = "from scaler import cli; cli.main()"
 MACHINE = ("wall_s", "decide_wall_s", "simulated_requests_per_s")  # not of the scenario
 FILES = ("timeline.csv", "decisions.jsonl", "report.html")

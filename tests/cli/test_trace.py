@@ -11,6 +11,8 @@ from scaler import cli
 from simulations.trace_chunks import Requests, join
 from simulations.traces import read_trace
 
+pytestmark = pytest.mark.usefixtures("no_progress")
+
 HEADER = "arrival_s,prompt_tokens,output_tokens"
 
 

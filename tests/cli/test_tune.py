@@ -21,6 +21,8 @@ from scaler.trigger import overlaid, parse
 from simulations.trace_generate import Lengths, Shape, TraceSpec, generate
 from simulations.traces import write_trace
 
+pytestmark = pytest.mark.usefixtures("no_progress")
+
 Run = Callable[..., tuple[int, str, list[str]]]
 PROGRESS = re.compile(r"^\d+ trials|trials/min|^reading |^loading |held-out part$")
 
