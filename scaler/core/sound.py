@@ -24,6 +24,7 @@ from scaler.core.model import (
 
 AMOUNT_MAX = 1e12  # tokens, requests or seconds in one sample; squares of it stay finite
 RATIO_MAX = 1.001  # a rounding above 1; a percentage that was not converted is far beyond
+EASY_MAX = 0.5 * AMOUNT_MAX  # amounts whose sum is below are sound, in whatever order it is made
 INTERVAL_MIN_S = 1e-3  # a rate over less is noise
 
 T = TypeVar("T", Queue, KvCache, Latency, Work, Gpu, Gateway)
@@ -74,12 +75,31 @@ def _queue(queue: Queue | NoData) -> Queue | NoData:
     if isinstance(queue, NoData):
         return queue
     running, waiting = queue.requests_running, queue.requests_waiting
-    amounts = (queue.seen_at_s, running, waiting, queue.requests_deferred)
+    seen_at_s, deferred = queue.seen_at_s, queue.requests_deferred
+    if (
+        seen_at_s >= 0.0
+        and running >= 0.0
+        and waiting >= 0.0
+        and deferred >= 0.0
+        and seen_at_s + running + waiting + deferred <= EASY_MAX
+        and 0.0 <= queue.coverage_ratio <= RATIO_MAX
+    ):
+        return queue
+    amounts = (seen_at_s, running, waiting, deferred)
     return _checked(queue, amounts, ratios=(queue.coverage_ratio,))
 
 
 def _kv_cache(kv: KvCache | NoData) -> KvCache | NoData:
     if isinstance(kv, NoData):
+        return kv
+    if (
+        kv.seen_at_s >= 0.0
+        and kv.capacity_tokens >= 0.0
+        and kv.seen_at_s + kv.capacity_tokens <= EASY_MAX
+        and 0.0 <= kv.coverage_ratio <= RATIO_MAX
+        and 0.0 <= kv.usage_mean_ratio <= RATIO_MAX
+        and 0.0 <= kv.usage_max_ratio <= RATIO_MAX
+    ):
         return kv
     kv_ratios = (kv.coverage_ratio, kv.usage_mean_ratio, kv.usage_max_ratio)
     return _checked(kv, (kv.seen_at_s, kv.capacity_tokens), ratios=kv_ratios)
@@ -92,6 +112,14 @@ def _latency(latency: Latency | NoData) -> Latency | NoData:
         return NoData(cause=Cause.MALFORMED, detail="a histogram without its last bucket")
     if not math.isfinite(sum(latency.bounds_s)):
         return NoData(cause=Cause.NOT_A_NUMBER, detail="a bucket bound that is no finite number")
+    if (
+        latency.seen_at_s >= 0.0
+        and latency.window_s >= 0.0
+        and min(latency.counts) >= 0.0
+        and latency.seen_at_s + latency.window_s + sum(latency.counts) <= EASY_MAX
+        and 0.0 <= latency.coverage_ratio <= RATIO_MAX
+    ):
+        return latency
     amounts = (latency.seen_at_s, latency.window_s, *latency.counts)
     return _checked(latency, amounts, ratios=(latency.coverage_ratio,))
 
@@ -117,11 +145,21 @@ def _work(work: Work | NoData) -> Work | NoData:
         work.finished_prompt_tokens,
         work.finished_output_tokens,
     )
+    # Nearly always: one look at each, and the sum finds what is no number.
+    if min(counted) >= 0.0 and sum(counted) <= EASY_MAX and 0.0 <= work.coverage_ratio <= RATIO_MAX:
+        return work
     return _checked(work, counted, ratios=(work.coverage_ratio,))
 
 
 def _gpu(gpu: Gpu | NoData) -> Gpu | NoData:
     if isinstance(gpu, NoData):
+        return gpu
+    if (
+        0.0 <= gpu.seen_at_s <= EASY_MAX
+        and 0.0 <= gpu.coverage_ratio <= RATIO_MAX
+        and 0.0 <= gpu.utilisation_mean_ratio <= RATIO_MAX
+        and 0.0 <= gpu.utilisation_max_ratio <= RATIO_MAX
+    ):
         return gpu
     gpu_ratios = (gpu.coverage_ratio, gpu.utilisation_mean_ratio, gpu.utilisation_max_ratio)
     return _checked(gpu, (gpu.seen_at_s,), ratios=gpu_ratios)

@@ -73,3 +73,31 @@ def test_a_ratio_a_hair_above_one_and_a_negative_balance_pass() -> None:
 def test_a_histogram_of_nothing_is_a_histogram() -> None:
     empty = Latency(seen_at_s=0.0, coverage_ratio=1.0, window_s=60.0, bounds_s=(), counts=(0.0,))
     assert sound(replace(GOOD, ttft=empty)).ttft is empty
+
+
+@pytest.mark.parametrize("name", ["queue", "kv_cache", "ttft", "work", "gpu", "gateway"])
+def test_the_largest_amount_passes_and_a_larger_one_does_not(name: str) -> None:
+    """Beyond half of it each signal is looked at more closely, with the same result."""
+    for factor, sound_ in ((0.4, True), (0.9, True), (1.1, False)):
+        signal = replace(getattr(GOOD, name), seen_at_s=factor * AMOUNT_MAX)
+        found = getattr(sound(replace(GOOD, **{name: signal})), name)
+        assert (found is signal) is sound_, factor
+        if not sound_:
+            assert found.cause is Cause.MALFORMED
+
+
+@pytest.mark.parametrize("name", ["queue", "kv_cache", "ttft", "work", "gpu", "gateway"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1e-9])
+def test_no_field_of_any_signal_hides_what_is_no_amount(name: str, value: float) -> None:
+    signal = getattr(GOOD, name)
+    for item in fields(signal):
+        given: Any = getattr(signal, item.name)
+        if name == "gateway" and item.name == "interval_s":
+            continue  # no rate is formed from it
+        if item.name == "requests_arrived" and name == "work" and value == -1e-9:
+            continue  # a balance may be
+        if item.name == "bounds_s" and value == -1e-9:
+            continue
+        changed: Any = (*given[:-1], value) if isinstance(given, tuple) else value
+        seen = replace(GOOD, **{name: replace(signal, **{item.name: changed})})
+        assert isinstance(getattr(sound(seen), name), NoData), item.name
