@@ -247,13 +247,16 @@ def seen_stretch(
     if batch.prompt <= 0.0:
         return None
     total = latency.total
+    least = max(_STRETCH_REQUESTS_MIN, _STRETCH_TAIL_MIN * total)
     above, left, log, late = 0.0, 1.0, 0.0, 0.0
     for bound_s, count in zip(reversed(latency.bounds_s), reversed(latency.counts), strict=False):
         above += count
         if above > _STRETCH_TAIL_MAX * total:
             break
+        if above <= least:
+            continue  # nothing of it is believed in yet
         eta, left_s = _prefill(batch, bound_s)(rate)
-        part = left * _belief(above, total)
+        part = left * _belief(above, least)
         if part > 0.0 and rate < eta and left_s > 0.0:
             waits = 1.0 - (rate / eta) ** waiting_replicas
             stretch = waits * eta * left_s / math.log(total / above)
@@ -266,11 +269,11 @@ def seen_stretch(
     return SeenStretch(stretch=math.exp(log / known), late=late / known) if known > 0.0 else None
 
 
-def _belief(above: float, total: float) -> float:
+def _belief(above: float, least: float) -> float:
     """How far the tail above a bound is believed in, 0 to 1; the rest goes to the bound below.
 
-    A threshold instead would let chance decide between two bounds from one window to the next, and
-    a tail that is no exponential tells each something else.
+    ``above`` requests are more than the ``least`` that say anything.  A threshold instead would let
+    chance decide between two bounds from one window to the next, and a tail that is no exponential
+    tells each something else.
     """
-    least = max(_STRETCH_REQUESTS_MIN, _STRETCH_TAIL_MIN * total)
-    return min(max(math.log(max(above, _TINY) / least) / _STRETCH_RAMP, 0.0), 1.0)
+    return min(math.log(above / least) / _STRETCH_RAMP, 1.0)

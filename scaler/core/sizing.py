@@ -77,10 +77,10 @@ def count_for(
         slack = slack_sigmas * (count - carried)
         return count - math.sqrt(slack * slack + others) >= load
 
-    low = math.ceil(load) - 1
-    high = max(low + 1, 1)
+    high = math.ceil(load)
+    low = high - 1
     while not enough(high) and high < _COUNT_MAX:
-        low, high = high, high + max(high // 8, 1)
+        low, high = high, high + (high // 8 or 1)
     while high - low > 1:
         middle = (low + high) // 2
         if enough(middle):

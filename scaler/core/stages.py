@@ -4,7 +4,6 @@ A stage that leaves the count alone adds no step, so the last step is what decid
 """
 
 from dataclasses import dataclass
-from operator import attrgetter
 
 from scaler.core.config import HoldDownConfig, PolicyConfig
 from scaler.core.made import maker
@@ -14,7 +13,6 @@ from scaler.core.sizing import load_sigma, make_margins
 
 Steps = tuple[Step, ...]
 
-_REPLICAS = attrgetter("replicas")
 _STAGES = {signal: Stage(signal.value) for signal in Signal}
 
 
@@ -32,7 +30,10 @@ def then(steps: Steps, stage: Stage, replicas: int, terms: Terms) -> Steps:
 
 def binding(proposals: tuple[Proposal, ...]) -> Steps:
     """The first step: the largest proposal, the earliest in order among equals."""
-    best = max(proposals, key=_REPLICAS)
+    best = proposals[0]
+    for proposal in proposals:
+        if proposal.replicas > best.replicas:
+            best = proposal
     return (make_step(stage=_STAGES[best.signal], replicas=best.replicas, terms=best.terms),)
 
 
