@@ -21,7 +21,7 @@ DRAWN = (
     "replicas_wanted", "replicas_ready", "replicas_starting", "replicas_unschedulable",
 )  # fmt: skip
 
-
+SCRIPTS = ("frame.js", "table.js", "simulation_tables.js", "why.js", "simulation.js")
 ATTAINED_WINDOW_S = 300.0
 """Over so long the share within the objectives is taken: some thousand requests, or a start-up."""
 OF_THE_MACHINE = frozenset({"wall_s", "decide_wall_s", "simulated_requests_per_s"})
@@ -73,7 +73,7 @@ def render_simulation(
         title=title,
         data=data,
         kit=TIME_CHARTS,
-        scripts=("frame.js", "table.js", "simulation_tables.js", "why.js", "simulation.js"),
+        scripts=SCRIPTS,
     )
 
 

@@ -10,6 +10,7 @@ from simulations.report_page import TIME_CHARTS, column, page
 
 ROWS_MAX = 12_000  # rows a target; more are drawn by every second, third, ... one
 WORST = {"attained_ratio": np.fmin, "ttft_p95_s": np.fmax, "waiting": np.fmax}  # of those left out
+SCRIPTS = ("frame.js", "table.js", "advisory.js")
 
 
 class Disagreement(TypedDict):
@@ -82,8 +83,7 @@ def render(advisory: Advisory) -> str:
     data["lead"], *rest = [*_sentences(advisory)]
     data["sentences"] = rest
     data["verdict"] = verdict(advisory)
-    scripts = ("frame.js", "table.js", "advisory.js")
-    return page(title="Advisory report", data=data, kit=TIME_CHARTS, scripts=scripts)
+    return page(title="Advisory report", data=data, kit=TIME_CHARTS, scripts=SCRIPTS)
 
 
 def verdict(advisory: Advisory) -> str:

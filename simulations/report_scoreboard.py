@@ -14,6 +14,7 @@ Entry: TypeAlias = Mapping[str, Any]
 OURS = "predictive"
 SHIPPED, FRONTIER = "shipped", "frontier"
 MISSED_TOLD = 3
+SCRIPTS = ("frame.js", "table.js", "scoreboard_chart.js", "scoreboard_ranking.js", "scoreboard.js")
 GROUPS = {
     "ours": "ours",
     "metric": "metric-driven",
@@ -66,14 +67,7 @@ def render(entries: Sequence[Entry]) -> str:
         "traces": list(dict.fromkeys(entry["trace"] for entry in entries)),
     }
     title = "Policies compared"
-    scripts = (
-        "frame.js",
-        "table.js",
-        "scoreboard_chart.js",
-        "scoreboard_ranking.js",
-        "scoreboard.js",
-    )
-    return page(title=title, data=data, kit=XY_CHARTS, scripts=scripts)
+    return page(title=title, data=data, kit=XY_CHARTS, scripts=SCRIPTS)
 
 
 def hours_at_target(entry: Entry) -> float | None:

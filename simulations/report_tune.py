@@ -6,6 +6,8 @@ from typing import Any, TypedDict
 from simulations.report_page import XY_CHARTS, page
 from simulations.report_verdict import share
 
+SCRIPTS = ("frame.js", "table.js", "parallel.js", "tune.js")
+
 
 class Outcome(TypedDict):
     """One trial on one part of the traces."""
@@ -92,9 +94,8 @@ def render(front: Front) -> str:
     made["kept"] = kept(front)
     made["lead"] = front["advice"]
     made["sentences"] = [*_sentences(front), *front["findings"]]
-    scripts = ("frame.js", "table.js", "parallel.js", "tune.js")
     title = f"Tuned on {', '.join(front['traces'])}"
-    return page(title=title, data=made, kit=XY_CHARTS, scripts=scripts)
+    return page(title=title, data=made, kit=XY_CHARTS, scripts=SCRIPTS)
 
 
 def kept(front: Front) -> bool | None:

@@ -6,6 +6,9 @@ import numpy as np
 
 from simulations.report_advisory import Advisory, Disagreement, Series, Target
 from simulations.report_tune import Front, Interval, Outcome, Recommended, SearchedSetting, Trial
+from simulations.tune_choice import Candidate, Choice, Verdict
+from simulations.tune_words import advice
+from tests.simulations.tune_cases import outcome as summed
 
 TRACES = ("day.csv.gz", "burst.csv.gz")
 ORACLE = {"day.csv.gz": 100.0, "burst.csv.gz": 200.0}
@@ -79,10 +82,26 @@ def front() -> Front:
         ),
         patches={"patch.yaml": "policy:\n  hold_down:\n    window_s: 410\n"},
         seed=3,
-        advice="Apply the patch of trial 10.",
+        advice=_advice(trials[10]),
         findings=["The front carries over."],
         by_trace=[],
     )  # fmt: skip
+
+
+def _advice(best: Trial) -> str:
+    """What the search says of it, beside the shipped settings of ``front``."""
+    attained, hours = best["train"]["slo_attainment_ratio"], best["train"]["gpu_hours"]
+    assert best["held_out"] is not None
+    unseen = best["held_out"]
+    chosen = Candidate(
+        number=best["number"], values=best["settings"], train=summed(attained, hours),
+        held_out=summed(unseen["slo_attainment_ratio"], unseen["gpu_hours"]),
+    )  # fmt: skip
+    shipped = Candidate(
+        number=-1, values={}, train=summed(0.992, 5000.0), held_out=summed(0.991, 2600.0)
+    )
+    choice = Choice(chosen=chosen, verdict=Verdict.CONFIRMED, refused=())
+    return advice(choice, [chosen, shipped], shipped, target_ratio=0.99, attainable_ratio=0.999)
 
 
 def trial(place: int) -> Trial:

@@ -11,7 +11,7 @@ import pytest
 from scaler import charts
 from scaler.core.explain import narrative
 from scaler.core.policy import PolicyState, decide
-from simulations import report_page
+from simulations import report, report_advisory, report_page, report_scoreboard, report_tune
 from simulations.report import render_simulation, timeline_data
 from simulations.report_page import TIME_CHARTS, XY_CHARTS, column, finite, joined, page
 from simulations.report_records import HOLE, Records
@@ -226,10 +226,10 @@ def test_no_request_is_no_verdict():
 @pytest.mark.parametrize(
     ("kit", "scripts"),
     [
-        (TIME_CHARTS, ("frame.js", "table.js", "simulation_tables.js", "why.js", "simulation.js")),
-        (TIME_CHARTS, ("frame.js", "table.js", "advisory.js")),
-        (XY_CHARTS, ("frame.js", "table.js", "scoreboard_chart.js", "scoreboard.js")),
-        (XY_CHARTS, ("frame.js", "table.js", "parallel.js", "tune.js")),
+        (TIME_CHARTS, report.SCRIPTS),
+        (TIME_CHARTS, report_advisory.SCRIPTS),
+        (XY_CHARTS, report_scoreboard.SCRIPTS),
+        (XY_CHARTS, report_tune.SCRIPTS),
     ],
 )
 def test_joined_modules_import_nothing_and_name_everything_once(kit, scripts):
