@@ -4,7 +4,12 @@
 the price of a miss, in multiples of the replica time one request costs:
 
     spent = missed / (requests * allowed)
-    price = price_factor * exp(gain * (spent - 1))
+    price = price_factor * (0.01 / (1 - target)) * exp(gain * (spent - 1))
+
+Where a tenth as many may miss, a miss is ten times as dear before any is seen: the dial feeds
+forward, and what is spent corrects it.  The gain is small, because the misses of a service come in
+a few events that nobody can foresee: cheap misses while none is spent let one event spend it all,
+and dear ones afterwards cannot undo it.
 
 A replica short of the load lets every request of the moment miss, because queues are first come,
 first served.  A replica more costs one replica.  With ``load`` in replicas' worth, a moment of
@@ -36,6 +41,7 @@ _ROOMY_LOAD_RATIO = 0.5  # busy share up to which a miss cannot be the count's f
 _ROOMY_WAITING_RATIO = 0.5  # requests waiting per replica up to which nobody waits for room
 _ROOMY_SETTLED_WINDOWS = 3.0  # histogram windows without a queue or newcomers before misses count
 _ROOMY_WEIGHT = 500.0  # requests on roomy replicas before their misses are believed
+_ALLOWED_REFERENCE = 0.01  # the share of misses that ``price_factor`` is meant for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,11 +156,12 @@ def budget_of(
     missed = state.missed + prior * allowed * config.prior_spent_ratio
     spent = missed / ((state.requests + prior) * allowed)
     over = min(max(spent - 1.0, -1.0), config.overspent_max_ratio)
+    dial = _ALLOWED_REFERENCE / (1.0 - slo.attainment_target_ratio)
     return make_budget(
         allowed_ratio=allowed,
         unavoidable_ratio=unavoidable,
         spent_ratio=spent,
-        price_factor=config.price_factor * math.exp(config.gain_factor * over),
+        price_factor=config.price_factor * dial * math.exp(config.gain_factor * over),
     )
 
 

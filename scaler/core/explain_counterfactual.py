@@ -252,7 +252,8 @@ def _with_traffic(basis: Basis, factor: float) -> Basis:
         arrived_per_s=factor * state.demand.arrived_per_s,
     )
     level = None if state.level is None else factor * state.level
-    state = replace(state, demand=demand, load=factor * state.load, level=level)
+    peak = factor * state.peak
+    state = replace(state, demand=demand, load=factor * state.load, level=level, peak=peak)
     observation = basis.observation
     if not isinstance(work, NoData):
         work = replace(work, requests_arrived=factor * work.requests_arrived)

@@ -18,7 +18,8 @@ from scaler.core.window import decay
 class PolicyState:
     """All that a decision remembers.  Goes in, comes out, survives a restart as JSON.
 
-    ``load`` is the last one and ``level`` its mean over some minutes, in replicas' worth;
+    ``load`` is the last one, ``level`` its mean over some minutes, in replicas' worth, and ``peak``
+    what is left of the highest level, as ``peak_of`` lets it fade;
     ``raised_at_s`` is when the count last rose.
     ``good_at_s`` is the last decision from good data, ``last_count`` what it wanted,
     ``last_ready`` the ready replicas it saw.  ``idle_since_s`` is when an unbroken idleness began,
@@ -33,6 +34,7 @@ class PolicyState:
     load: float = 0.0
     level: float | None = None
     level_at_s: float = 0.0
+    peak: float = 0.0
     raised_at_s: float | None = None
     seen: Seen = ()
     good_at_s: float | None = None
@@ -54,6 +56,18 @@ def level_of(load: float, state: PolicyState, config: PolicyConfig, now_s: float
         return load
     kept = decay(now_s - state.level_at_s, config.hold_down.level_s)
     return kept * state.level + (1.0 - kept) * load
+
+
+def peak_of(level: float, state: PolicyState, config: PolicyConfig, now_s: float) -> float:
+    """The level, or what is left of a higher one: that fades with ``hold_down.release_s``.
+
+    A load that drifts away falls more slowly than that and is followed at once.  One that is gone
+    within minutes is likely to be back: batch clients, deployments, tenants that switch.
+    """
+    if config.hold_down.release_s <= 0.0:
+        return level
+    left = decay(now_s - state.level_at_s, config.hold_down.release_s) * state.peak
+    return max(level, left)
 
 
 def count_before(state: PolicyState, config: PolicyConfig, wanted: int, now_s: float) -> int:

@@ -15,6 +15,7 @@ from scaler.core.memory import (
     count_before,
     level_of,
     make_policy_state,
+    peak_of,
     raised_at_s,
     ready_rose_at_s,
     watch_broken,
@@ -127,6 +128,7 @@ def _fresh(
         load=made.load,
         level=at.level,
         level_at_s=now_s,
+        peak=at.peak,
         raised_at_s=now_s if decision.would_be > at.before else rose_at_s,
         seen=sight.seen,
         good_at_s=now_s,
@@ -181,6 +183,7 @@ def _situation(
         coming = sum(age_s <= expiry_s for age_s in replicas.starting_age_s)
         # Asked for a moment ago, no pod scheduled yet: they come, and asking twice is overshoot.
         coming += max(wanted - ready - replicas.starting - stuck, 0)
+    level = level_of(made.load, state, config, made.now_s)
     return make_situation(
         now_s=made.now_s,
         observation=observation,
@@ -191,7 +194,8 @@ def _situation(
         budget=budget,
         config=config,
         load=made.load,
-        level=level_of(made.load, state, config, made.now_s),
+        level=level,
+        peak=peak_of(level, state, config, made.now_s),
         before=count_before(state, config, wanted, made.now_s),
         falling=state.last_count is not None and state.last_count < wanted,
         wanted=wanted,

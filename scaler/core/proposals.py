@@ -39,7 +39,8 @@ class Situation:
 
     ``coming`` counts starting replicas that have not expired, ``stuck`` those that cannot be
     scheduled or crash-loop; ``load`` is the demand in replicas' worth of busy time and ``level``
-    the same over some minutes; ``before`` is the count the policy wanted last;
+    the same over some minutes, ``peak`` what is left of the highest level; ``before`` is the count
+    the policy wanted last;
     ``falling`` says that it wanted fewer than are wanted now, and was not obeyed yet;
     ``latency_step_at_s`` is when a latency signal last added replicas, ``ready_rose_at_s`` when
     replicas last became ready.
@@ -55,6 +56,7 @@ class Situation:
     config: PolicyConfig
     load: float
     level: float
+    peak: float
     before: int
     falling: bool
     wanted: int

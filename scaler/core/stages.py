@@ -40,8 +40,9 @@ def binding(proposals: tuple[Proposal, ...]) -> Steps:
 def keep(steps: Steps, at: Situation) -> Steps:
     """Go down only as far as the remaining replicas carry the load with a margin: N/(N-1).
 
-    The load is its level over some minutes, or the highest that is forecast for the time in which
-    a replica would have to be started again.  However cheap a miss, some standard deviations are
+    The load is its level over some minutes, what is left of a higher one that was there not long
+    ago, or the highest that is forecast for the time in which a replica would have to be started
+    again.  However cheap a miss, some standard deviations are
     left, or the replica would be wanted back at once.  A step down begins only where the count
     would also carry some standard deviations of the level's own noise, which is a dead band: it
     grows with the square root of the load, while a replica's worth stays one.
@@ -50,7 +51,7 @@ def keep(steps: Steps, at: Situation) -> Steps:
     if count >= at.wanted:
         return steps
     hold = at.config.hold_down
-    load = max(at.level, at.forecast.load_horizon) * (1.0 + hold.margin_ratio)
+    load = max(at.peak, at.forecast.load_horizon) * (1.0 + hold.margin_ratio)
     band = hold.scatter_factor * load_sigma(load, at.capacity, over_s=hold.level_s)
     sigmas = max(at.margins.sigmas, hold.sigma_min_factor)
     margins = make_margins(
@@ -62,6 +63,7 @@ def keep(steps: Steps, at: Situation) -> Steps:
     terms = (
         ("margin_ratio", hold.margin_ratio),
         ("load", load),
+        ("level", at.level),
         ("sigmas", sigmas),
         ("band", band),
     )

@@ -81,7 +81,12 @@ CONFIG = PolicyConfig(
     # A miss costs the replica time of one request: drains are sqrt(load * backlog / kept).
     budget=BudgetConfig(prior_s=7200.0, prior_spent_ratio=0.5, backlog_price_factor=1.0),
     hold_down=HoldDownConfig(
-        window_s=300.0, level_s=15.0, margin_ratio=0.1, sigma_min_factor=0.0, scatter_factor=0.0
+        window_s=300.0,
+        level_s=15.0,
+        margin_ratio=0.1,
+        sigma_min_factor=0.0,
+        scatter_factor=0.0,
+        release_s=0.0,
     ),
     hpa=HpaConfig(tolerance_up_ratio=0.0, tolerance_down_ratio=0.0),
 )

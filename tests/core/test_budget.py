@@ -150,6 +150,21 @@ def test_a_first_bad_minute_does_not_set_the_price() -> None:
     assert hasty.spent_ratio == pytest.approx((60.0 + 0.0025) / 6.005)
 
 
+def test_the_dial_sets_the_price_before_anything_was_missed() -> None:
+    """A tenth of the misses allowed: ten times the price, at the same share spent."""
+    thrifty, safe = (
+        budget_of(
+            BudgetState(),
+            replace(SLO, attainment_target_ratio=target),
+            CONFIG,
+            requests_per_s=10.0,
+        )
+        for target in (0.99, 0.999)
+    )
+    assert safe.spent_ratio == pytest.approx(thrifty.spent_ratio)
+    assert safe.price_factor == pytest.approx(10.0 * thrifty.price_factor)
+
+
 def test_what_is_overspent_costs_no_more_than_the_cap() -> None:
     lost = BudgetState(requests=1e6, missed=9e5)
     assert budget_of(lost, SLO, CONFIG, requests_per_s=0.0).price_factor == pytest.approx(

@@ -118,5 +118,6 @@ def test_a_plain_field_is_no_setting() -> None:
         "hold_down.start_up_factor",
         "hold_down.margin_ratio",
         "hold_down.sigma_min_factor",
+        "hold_down.release_s",
         "hold_down.scatter_factor",
     ]

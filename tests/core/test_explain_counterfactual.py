@@ -257,7 +257,8 @@ def test_what_the_budget_changes_is_found_by_spending_it() -> None:
 def test_a_budget_that_falls_only_after_the_hold_says_so() -> None:
     basis = spending("90:0:0:10:0", 4.0)
     held = replace(basis, config=replace(basis.config, hold_down=CONFIG.hold_down))
-    held = replace(held, state=replace(held.state, raised_at_s=held.now_s, last_count=21))
+    before = counterfactuals(basis).replicas
+    held = replace(held, state=replace(held.state, raised_at_s=held.now_s, last_count=before))
     lines = counterfactual_lines(counterfactuals(held))
     assert any(line.endswith("of them spent, when the hold-down is over") for line in lines)
 

@@ -58,7 +58,7 @@ def test_a_queue_that_ttft_does_not_show_is_seen() -> None:
     at_defaults("""
        at_s  ready  rate  running  waiting         ttft | want  decided_by  ttft
           0      1     3       40        0  100:0:0:0:0 |    1        work     0
-         15      1     3       40     1500  100:0:0:0:0 |    3       queue     0
+         15      1     3       40     1500  100:0:0:0:0 |    2       queue     0
     """)
 
 
@@ -66,7 +66,7 @@ def test_a_wrong_model_label_is_said_and_moves_nothing() -> None:
     """llm-d/llm-d#2310: every status was green while no series had the label that was asked for."""
     at_defaults("""
        at_s  ready  rate    engines | want  decided_by  verdict
-          0      4    12          . |    4        work    fresh
+          0      4    12          . |    4        keep    fresh
          15      4     .  -no_match |    4       blind     held
         300      4     .  -no_match |    4       floor  floored
     """)
@@ -107,7 +107,7 @@ def test_the_window_keeps_the_highest_and_never_the_lowest() -> None:
           0      5    12       40        0 |    5  hold_down
          15      5     0        0        0 |    5  hold_down
          30      5    12       40        0 |    5  hold_down
-         45      5   150       40        0 |   18  forecast   # the rise is answered whole
+         45      5   150       40        0 |   16  forecast   # the rise is answered whole
          60     18     0        0        0 |   18  hold_down
     """)
 
@@ -119,11 +119,11 @@ def test_pods_that_are_not_replicas_freeze_nothing() -> None:
     """
     at_defaults("""
        at_s  ready  starting  starting_s  rate  waiting | want  decided_by
-          0      3         1        7200    12        0 |    4  work
-         15      3         1        7215    30        0 |    6  forecast
+          0      3         1        7200    12        0 |    4  keep
+         15      3         1        7215    30        0 |    5  forecast
          30      6         1        7230     2        0 |    .  .
         ...
-       1200      6         1        8400     2        0 |    1  work
+       1200      6         1        8400     2        0 |    4  keep
     """)
 
 
@@ -173,7 +173,7 @@ def test_a_restarted_scaler_holds_what_it_finds() -> None:
 def test_arriving_work_alone_asks() -> None:
     at_defaults("""
        at_s  ready  rate | want  decided_by
-          0      2    30 |    8  work
+          0      2    30 |    7  work
     """)
 
 
@@ -185,7 +185,7 @@ def test_the_queue_alone_asks() -> None:
     at_defaults("""
        at_s  ready  rate  running  waiting | want  decided_by  work  kv_cache
           0      1     3       40        0 |    1       work     1         0
-         15      1     3       40     1500 |    3      queue     1         0
+         15      1     3       40     1500 |    2      queue     1         0
     """)
 
 
@@ -220,7 +220,7 @@ def test_gpus_alone_ask_where_the_engines_are_blind() -> None:
     """ceil(4 * 1.0 / 0.8) = 5; and busy GPUs that no engine explains keep what there is."""
     at_defaults("""
        at_s  ready  rate  running  gpu       engines | want  decided_by
-          0      4    12       40    1             . |    4        work
+          0      4    12       40    1             . |    4        keep
          15      4     .        .    1  -unreachable |    5         gpu
          30      5     .        .    1  -unreachable |    5         .
     """)
@@ -240,14 +240,14 @@ def test_a_few_waiting_requests_are_no_backlog() -> None:
     """Twenty wait, 2.5 s of four replicas' time: admission within the objective."""
     at_defaults("""
        at_s  ready  rate  running  waiting | want  decided_by  queue
-          0      4    12      400       20 |    4  work            2
+          0      4    12      400       20 |    4  keep            2
     """)
 
 
 def test_a_full_kv_cache_without_a_queue_is_healthy() -> None:
     at_defaults("""
        at_s  ready  rate  running    kv | want  decided_by  kv_cache
-          0      4    12      400  0.99 |    4        work         4
+          0      4    12      400  0.99 |    4        kv_cache         4
     """)
 
 
@@ -256,7 +256,7 @@ def test_ttft_is_silent_in_a_stall_and_the_queue_is_not() -> None:
     at_defaults("""
        at_s  ready  rate  running  waiting         ttft | want  decided_by  ttft
           0      1     3      100        0  100:0:0:0:0 |    1        work     0
-         15      1     0      256     1500    0:0:0:0:0 |    3       queue  none
+         15      1     0      256     1500    0:0:0:0:0 |    2       queue  none
     """)
 
 

@@ -50,6 +50,7 @@ def situation(wanted: int = 4, **cells: str) -> Situation:
         config=CONFIG,
         load=load,
         level=load,
+        peak=load,
         before=wanted,
         falling=False,
         wanted=wanted,

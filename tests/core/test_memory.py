@@ -1,0 +1,77 @@
+"""What a decision remembers of the load: its level, and what is left of a higher one."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scaler.core.config import HoldDownConfig, PolicyConfig
+from scaler.core.memory import PolicyState, peak_of
+from tests.core.play import CONFIG, play
+
+RELEASED = PolicyConfig(hold_down=HoldDownConfig(release_s=3600.0))
+
+
+def test_what_is_left_of_a_load_fades_with_the_release() -> None:
+    state = PolicyState(level_at_s=100.0, peak=8.0)
+    assert peak_of(1.0, state, RELEASED, 100.0) == 8.0
+    assert peak_of(1.0, state, RELEASED, 1900.0) == pytest.approx(8.0 * math.exp(-0.5))
+    assert peak_of(1.0, state, RELEASED, 1e6) == 1.0
+
+
+def test_a_release_of_nothing_follows_the_level() -> None:
+    config = PolicyConfig(hold_down=HoldDownConfig(release_s=0.0))
+    assert peak_of(1.0, PolicyState(peak=8.0), config, 0.0) == 1.0
+
+
+@given(
+    level=st.floats(0.0, 1e6),
+    peak=st.floats(0.0, 1e6),
+    elapsed_s=st.floats(0.0, 1e6),
+)
+def test_it_is_never_below_the_level_nor_above_both(
+    level: float, peak: float, elapsed_s: float
+) -> None:
+    found = peak_of(level, PolicyState(peak=peak), RELEASED, elapsed_s)
+    assert level <= found <= max(level, peak)
+
+
+def test_a_load_that_is_gone_within_minutes_is_let_go_in_steps() -> None:
+    """5 * 0.625 = 3.125, with 10 % 3.44: four replicas; exp(-t / 3600) of it is left.
+
+    Three carry it 3600 * ln(3.44 / 3) = 490 s after the last of it, two 1950 s after.
+    """
+    hold = replace(CONFIG.hold_down, release_s=3600.0)
+    seen = play(
+        """
+       at_s  ready  rate | want  decided_by
+          0      4     5 |    4  .
+        ...
+        600      4     5 |    4  .
+        615      4     0 |    4  keep
+        ...
+       1080      4     0 |    4  keep
+       1110      4     0 |    3  keep
+        ...
+       2520      3     0 |    3  keep
+       2565      3     0 |    2  keep
+        """,
+        replace(CONFIG, hold_down=hold),
+    )
+    last = dict(seen.decisions[-1].steps[-1].terms)
+    assert last["level"] < 0.01
+    assert last["load"] == pytest.approx(3.44 * math.exp(-1965.0 / 3600.0), rel=0.01)
+
+
+def test_a_load_that_drifts_away_is_followed_at_once() -> None:
+    """A tenth less each ten minutes, and a release of 5400 s: the level is all there is."""
+    rows = "".join(
+        f" {15 * tick} 9 {10.0 * 0.9 ** (tick / 40):.4f} | .\n" for tick in range(4 * 60 * 2)
+    )
+    config = replace(CONFIG, hold_down=replace(CONFIG.hold_down, release_s=5400.0))
+    free = replace(CONFIG, hold_down=replace(CONFIG.hold_down, release_s=0.0))
+    slow, fast = (play(f"at_s ready rate | want\n{rows}", one).decisions for one in (config, free))
+    assert [one.would_be for one in slow] == [one.would_be for one in fast]
+    assert slow[-1].would_be < slow[0].would_be
