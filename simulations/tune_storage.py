@@ -12,7 +12,12 @@ from typing import IO, Any
 from scaler.errors import ScalerError
 
 SQLITE = (".db", ".sqlite", ".sqlite3")
-LOCK = ".lock"  # added to the file's name; it stays, and is locked only while a search goes on
+TURN = ".turn"
+"""Added to the file's name; it stays, and is locked only while a search goes on.
+
+Not ``.lock``: that is Optuna's own lock of a journal.  Whoever else writes to the journal would wait
+half a minute for a file that is never taken away, and then take it away.
+"""
 
 
 class Turn:
@@ -26,7 +31,7 @@ class Turn:
             OSError: the folder cannot be written.
         """
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._lock: IO[str] = file.with_name(file.name + LOCK).open("w", encoding="utf-8")
+        self._lock: IO[str] = file.with_name(file.name + TURN).open("w", encoding="utf-8")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -78,6 +78,14 @@ def test_a_trial_that_was_half_asked_for_is_asked_for_anew(tmp_path: Path) -> No
     assert again.ask(2, leading=[]) == whole
 
 
+def test_a_turn_is_not_taken_for_optunas_own_lock(tmp_path: Path) -> None:
+    going_on = begun(tmp_path)
+    lock = optuna.storages.journal.JournalFileSymlinkLock(str(tmp_path / "s.journal"))
+    assert not Path(lock._lock_file).exists()
+    going_on.close()
+    assert not Path(lock._lock_file).exists()
+
+
 def test_what_flaps_is_infeasible_to_the_estimator(tmp_path: Path) -> None:
     begun(tmp_path).close()
     trials = _optunas(tmp_path / "s.journal").get_trials()
