@@ -15,8 +15,8 @@ SQLITE = (".db", ".sqlite", ".sqlite3")
 TURN = ".turn"
 """Added to the file's name; it stays, and is locked only while a search goes on.
 
-Not ``.lock``: that is Optuna's own lock of a journal.  Whoever else writes to the journal would wait
-half a minute for a file that is never taken away, and then take it away.
+Not ``.lock``: that is Optuna's own lock of a journal.  Whoever else writes to the journal would
+wait half a minute for a file that is never taken away, and then take it away.
 """
 
 
