@@ -17,7 +17,9 @@ from tests.simulations.executor_jobs import Job, process_id, refuse, square
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 30.0
-START = "from tests.simulations.executor_jobs import main; main()"
+# Ctrl-C ends it, also where the tests run in the background of a shell that ignores it there.
+HEARS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+START = f"{HEARS}from tests.simulations.executor_jobs import main; main()"
 
 
 @pytest.fixture(name="run_on", params=["serial", "processes", "ray"], scope="module")
