@@ -67,7 +67,9 @@ def estimate(
     demand = demand_of(observation, demand_state, config.demand)
     capacity = capacity_of(demand, capacity_state, config)
     load = demand.requests_per_s * capacity.request_cost_s
-    if config.forecaster is ForecasterName.LAST:
+    if config.forecaster is ForecasterName.LAST or demand_state.seen_at_s is None:
+        # Before the first sample the load is not zero but unknown: a series that began at zero
+        # would be a ramp, and its errors would be remembered for hours.
         made, forecast_state = _persistence(load, ahead), learned.forecast
     else:
         # The series must not jump when the learned cost moves: it has the prior's weights.
