@@ -214,10 +214,11 @@ def test_until_leaves_out_later_arrivals_and_plays_the_others_to_their_end() -> 
 
 
 def test_a_pool_without_gpus_leaves_replicas_pending() -> None:
-    short = simulate(_scenario(gpus=GpuPool(total=2)))
+    trace = _trace(peak_per_s=120.0)  # two replicas fall behind at 80 requests/s
+    short = simulate(_scenario(requests=trace, gpus=GpuPool(total=2)))
     assert short.score.pending_gpu_hours > 0.0
     assert short.timeline.column("replicas_ready").max() == 2
-    assert simulate(_scenario()).score.pending_gpu_hours == 0.0
+    assert simulate(_scenario(requests=trace)).score.pending_gpu_hours == 0.0
 
 
 def test_a_version_without_the_tolerance_field_takes_the_clusters() -> None:
