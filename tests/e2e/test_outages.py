@@ -11,7 +11,7 @@ SETTINGS = {
     "policy": {
         "tick_s": 1.0,
         "demand": {"rate_time_constant_s": 5.0},
-        "hold_down": {"window_s": 3.0, "level_s": 15.0},
+        "hold_down": {"window_s": 3.0, "level_s": 15.0, "release_s": 5.0},
         "start_up": {"prior_s": 2.0},
     },
 }

@@ -21,7 +21,7 @@ SETTINGS = {
         "tick_s": 1.0,
         "demand": {"rate_time_constant_s": 5.0, "prior_prompt_tokens": 500.0,
                    "prior_output_tokens": 100.0},
-        "hold_down": {"window_s": HOLD_S, "level_s": 15.0},
+        "hold_down": {"window_s": HOLD_S, "level_s": 15.0, "release_s": 5.0},
         "start_up": {"prior_s": 2.0},
         "freshness": {"grace_s": 4.0, "stale_after_s": 6.0},
     },

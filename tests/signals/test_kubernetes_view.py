@@ -315,6 +315,7 @@ async def test_an_annotated_workload_is_an_advisory_target() -> None:
             assert known(view).replicas.replicas_max is None  # no ScaledObject says
             world.store.apply(deployment("ml", "llama"))
             await until(lambda: not view.advisory_targets())
+            await until(lambda: isinstance(view.target(LLAMA), NoData))  # swept a moment later
             assert unknown(view).cause is Cause.NEVER
 
 
