@@ -99,7 +99,8 @@ async def started(view: KubernetesView) -> AsyncIterator[KubernetesView]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return as soon as the condition holds; fails the test after GIVE_UP_S."""
+    """Return once the condition holds and the view has settled; fails the test after GIVE_UP_S."""
     async with asyncio.timeout(GIVE_UP_S):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
             await asyncio.sleep(0.002)
+    await asyncio.sleep(0)  # a change is seen at once, what follows from it a turn of the loop later
