@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from scaler.config import load
-from scaler.config_tree import ScalerConfig, SourceConfig, SourceType
+from scaler.config_tree import RecordingRules, ScalerConfig, SourceConfig, SourceType
 from scaler.core.config import PolicyConfig
 from scaler.errors import ConfigError
 from scaler.ops.record_history import Asked
@@ -18,7 +18,7 @@ from scaler.signals.dcgm import DcgmReader
 from scaler.signals.profiles import PROFILES
 from scaler.signals.readers import Readers
 from scaler.signals.samples import TargetRef
-from scaler.signals.settings import PrometheusSettings, serves
+from scaler.signals.settings import PrometheusSettings, prometheus_settings, serves
 from scaler.signals.vllm import VllmReader
 from scaler.trigger import parse
 
@@ -191,20 +191,11 @@ def _settings(config: ScalerConfig, target: TargetRef, url: str | None) -> Prome
 
 
 def _prometheus(source: SourceConfig) -> PrometheusSettings:
-    return PrometheusSettings(
-        url=source.url,
-        name=source.name or "prometheus",
-        namespaces=source.namespaces,
-        engine=source.engine,
-        ca_file=source.ca_file,
-        cert_file=source.cert_file,
-        key_file=source.key_file,
-        token_file=source.token_file,
-        username=source.username,
-        password_file=source.password_file,
-        headers=source.headers,
+    """With the limits of a long read, from the histograms themselves: no recording rules."""
+    return prometheus_settings(
+        dataclasses.replace(source, recording_rules=RecordingRules.AUTO),
+        source.name or "prometheus",
         timeout_s=_TIMEOUT_S,
         attempt_timeout_s=_TIMEOUT_S,
-        window_s=source.window_s,
         max_body_bytes=_BODY_BYTES_MAX,
     )

@@ -27,7 +27,7 @@ from scaler.signals.profiles import PROFILES
 from scaler.signals.prometheus import PrometheusSource
 from scaler.signals.readers import Readers
 from scaler.signals.scrape import ScrapeSource
-from scaler.signals.settings import PrometheusSettings, ScrapeSettings
+from scaler.signals.settings import ScrapeSettings, prometheus_settings
 from scaler.signals.sources import RoutedSource, SourceSet
 from scaler.signals.vllm import VllmReader
 
@@ -68,7 +68,7 @@ def _name(source: SourceConfig, place: int) -> str:
 
 def _source(source: SourceConfig, name: str) -> RoutedSource:
     if source.type is SourceType.PROMETHEUS:
-        return PrometheusSource(_prometheus(source, name), _readers(source))
+        return PrometheusSource(prometheus_settings(source, name), _readers(source))
     settings = ScrapeSettings(
         name=name,
         namespaces=source.namespaces,
@@ -83,35 +83,17 @@ def _readers(source: SourceConfig) -> Readers:
     return Readers(engine=VllmReader(PROFILES[source.engine]), gpu=DcgmReader())
 
 
-def _prometheus(source: SourceConfig, name: str) -> PrometheusSettings:
-    return PrometheusSettings(
-        url=source.url,
-        name=name,
-        namespaces=source.namespaces,
-        ca_file=source.ca_file,
-        cert_file=source.cert_file,
-        key_file=source.key_file,
-        token_file=source.token_file,
-        username=source.username,
-        password_file=source.password_file,
-        headers=source.headers,
-        timeout_s=source.timeout_s,
-        window_s=source.window_s,
-        recording_rules=source.recording_rules,
-    )
-
-
 def build_long_history(
     config: ScalerConfig, clock: Clock, *, leads: Callable[[], bool]
 ) -> LongHistory:
     """The reader of our own past, over connections of its own: no collection waits for it."""
-    settings = [
-        _prometheus(source, _name(source, place))
+    gentle = [
+        replace(
+            prometheus_settings(source, _name(source, place), attempt_timeout_s=HISTORY_ATTEMPT_S),
+            queries_in_flight=1,
+        )
         for place, source in enumerate(config.sources)
         if source.type is SourceType.PROMETHEUS and config.history.read_days > 0.0
-    ]
-    gentle = [
-        replace(one, queries_in_flight=1, attempt_timeout_s=HISTORY_ATTEMPT_S) for one in settings
     ]
     readers = Readers(engine=VllmReader(), gpu=DcgmReader())  # a history has no samples to read
     return LongHistory(

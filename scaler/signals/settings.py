@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
-from scaler.config import RecordingRules
+from scaler.config import RecordingRules, SourceConfig
 from scaler.errors import ConfigError
 from scaler.signals.samples import PodRef, TargetRef
 
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+ATTEMPT_TIMEOUT_S = 4.0
+BODY_BYTES_MAX = 64 * 1024 * 1024
 RECORDED_WINDOW_S = 60.0  # the shipped rules record increase1m and nothing else
 
 
@@ -45,7 +47,7 @@ class PrometheusSettings:
     password_file: str = ""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout_s: float = 8.0
-    attempt_timeout_s: float = 4.0
+    attempt_timeout_s: float = ATTEMPT_TIMEOUT_S
     retry_backoff_s: float = 0.2
     queries_in_flight: int = 2
     failures_to_open: int = 3  # failed collections in a row, after which nothing is retried
@@ -54,7 +56,7 @@ class PrometheusSettings:
     recording_rules: RecordingRules = RecordingRules.AUTO
     probe_every_s: float = 300.0  # how often the recording rules are looked for
     gpu: bool = True  # whether DCGM metrics are asked of this source
-    max_body_bytes: int = 64 * 1024 * 1024
+    max_body_bytes: int = BODY_BYTES_MAX
     pod_label: str = "pod"
     namespace_label: str = "namespace"
 
@@ -64,6 +66,39 @@ class PrometheusSettings:
     def serves(self, target: TargetRef) -> bool:
         """Whether this source is asked about a target."""
         return serves(self.namespaces, target.namespace)
+
+
+def prometheus_settings(
+    source: SourceConfig,
+    name: str,
+    *,
+    timeout_s: float | None = None,
+    attempt_timeout_s: float = ATTEMPT_TIMEOUT_S,
+    max_body_bytes: int = BODY_BYTES_MAX,
+) -> PrometheusSettings:
+    """The settings of a configured source, whoever asks it; its own ``timeout_s`` unless given.
+
+    Raises:
+        ConfigError: with every fault of them.
+    """
+    return PrometheusSettings(
+        url=source.url,
+        name=name,
+        namespaces=source.namespaces,
+        engine=source.engine,
+        ca_file=source.ca_file,
+        cert_file=source.cert_file,
+        key_file=source.key_file,
+        token_file=source.token_file,
+        username=source.username,
+        password_file=source.password_file,
+        headers=source.headers,
+        timeout_s=source.timeout_s if timeout_s is None else timeout_s,
+        attempt_timeout_s=attempt_timeout_s,
+        window_s=source.window_s,
+        recording_rules=source.recording_rules,
+        max_body_bytes=max_body_bytes,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,18 @@
 """Settings that cannot work are refused at once, all of them, without showing secrets."""
 
+import dataclasses
+from typing import Any
+
 import pytest
 
-from scaler.config import RecordingRules
+from scaler.config import RecordingRules, SourceConfig
 from scaler.errors import ConfigError
-from scaler.signals.settings import PrometheusSettings, ScrapeSettings, serves
+from scaler.signals.settings import (
+    PrometheusSettings,
+    ScrapeSettings,
+    prometheus_settings,
+    serves,
+)
 
 
 def test_every_fault_is_named() -> None:
@@ -56,6 +64,42 @@ def test_scrape_settings() -> None:
         ScrapeSettings(path="metrics", pages_in_flight=0, dcgm_urls=("dcgm:9400",))
     assert len(caught.value.faults) == 3
     assert "dcgm_urls[0]" in str(caught.value)
+
+
+BARE = SourceConfig(url="http://host")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"url": "https://other/prefix"},
+        {"namespaces": ("team-*",)},
+        {"engine": "another"},
+        {"ca_file": "ca"},
+        {"cert_file": "c", "key_file": "k"},
+        {"token_file": "t"},
+        {"username": "u", "password_file": "p"},
+        {"headers": {"X-Scope-OrgID": "a"}},
+        {"timeout_s": 5.0},
+        {"window_s": 120.0},
+        {"recording_rules": RecordingRules.NEVER},
+    ],
+)
+def test_what_a_source_says_is_kept(changes: dict[str, Any]) -> None:
+    before = prometheus_settings(BARE, "a")
+    assert prometheus_settings(dataclasses.replace(BARE, **changes), "a") == dataclasses.replace(
+        before, **changes
+    )
+    assert all(getattr(before, key) != value for key, value in changes.items())
+
+
+def test_limits_are_those_of_whoever_asks() -> None:
+    limits: dict[str, Any] = {
+        "timeout_s": 120.0, "attempt_timeout_s": 60.0, "max_body_bytes": 1 << 30,
+    }  # fmt: skip
+    asked = prometheus_settings(BARE, "a", **limits)
+    assert asked == dataclasses.replace(prometheus_settings(BARE, "a"), **limits)
+    assert prometheus_settings(BARE, "a").timeout_s == BARE.timeout_s
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from scaler.ops.doctor.workloads import Found, Workloads
 from scaler.service.build import build_sources
 from scaler.signals.kube.client import Access, Connection, in_cluster
 from scaler.signals.samples import PodRef, TargetRef, TargetSamples
+from scaler.signals.settings import prometheus_settings
 from scaler.trigger import parse
 
 ALL = "all"
@@ -287,7 +288,7 @@ async def _samples(
 async def _sources(targets: Sequence[Target], request: Request) -> tuple[Source, ...]:
     refs = [one.ref for one in targets if one.ref is not None]
     asked = [
-        prometheus.look(prometheus.settings_of(source, name), refs)
+        prometheus.look(prometheus_settings(source, name), refs)
         for name, source in named(request.config.sources)
         if source.type is SourceType.PROMETHEUS
     ]

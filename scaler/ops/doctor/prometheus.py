@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from scaler.config import RecordingRules, SourceConfig
+from scaler.config import RecordingRules
 from scaler.ops.doctor.evidence import Asked, Source, Unseen
 from scaler.signals import promql
 from scaler.signals.dcgm import DcgmReader
@@ -25,30 +25,6 @@ SCRAPES_OVER_S = 300.0  # in which scrapes are counted for the interval between 
 _SLACK = 2.0  # of the source's own time limit: eleven queries and four more go through it
 
 Answers = Mapping[str, list[Cell] | SourceError]
-
-
-def settings_of(source: SourceConfig, name: str) -> PrometheusSettings:
-    """The settings with which the daemon asks this source.
-
-    Raises:
-        ConfigError: with every fault of them.
-    """
-    return PrometheusSettings(
-        url=source.url,
-        name=name,
-        namespaces=source.namespaces,
-        engine=source.engine,
-        ca_file=source.ca_file,
-        cert_file=source.cert_file,
-        key_file=source.key_file,
-        token_file=source.token_file,
-        username=source.username,
-        password_file=source.password_file,
-        headers=source.headers,
-        timeout_s=source.timeout_s,
-        window_s=source.window_s,
-        recording_rules=source.recording_rules,
-    )
 
 
 async def look(settings: PrometheusSettings, targets: Sequence[TargetRef]) -> Source:
