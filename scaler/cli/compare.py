@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scaler.cli.simulation_options import scenario, simulation_options, simulator_needed
+from scaler.cli.simulation_options import (
+    cache_option,
+    scenario,
+    simulation_options,
+    simulator_needed,
+    worker_options,
+)
 from scaler.cli.trace_files import dates
 from scaler.errors import ConfigError, ScalerError, ScenarioError
 
@@ -66,21 +72,8 @@ class _Compare(click.Command):
     help="With --frontier: search first on arrivals before S, then near what was found.",
 )
 @click.option("--no-oracle", is_flag=True, help="Leave out the oracle, which takes minutes.")
-@click.option(
-    "--jobs", type=int, default=os.cpu_count() or 1, show_default="all cores", metavar="N"
-)
-@click.option(
-    "--ray",
-    "ray_address",
-    metavar="ADDRESS",
-    help="Run on a Ray cluster: local, auto or ray://HOST:PORT.",
-)
-@click.option(
-    "--cache",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Where runs are kept; vllm-scaler in the user's cache folder unless given.",
-)
+@worker_options
+@cache_option("Where runs are kept; vllm-scaler in the user's cache folder unless given.")
 @simulation_options
 @click.option("--json", "as_json", is_flag=True, help="Print scoreboard.json instead of a table.")
 def command(

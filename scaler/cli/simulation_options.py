@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -110,12 +111,41 @@ _OPTIONS = (
     click.option("--skip-bad-rows", is_flag=True, help="Leave out bad rows and count them."),
 )
 
+_WORKERS = (
+    click.option(
+        "--jobs", type=int, default=os.cpu_count() or 1, show_default="all cores", metavar="N"
+    ),
+    click.option(
+        "--ray",
+        "ray_address",
+        metavar="ADDRESS",
+        help="Run on a Ray cluster: local, auto or ray://HOST:PORT.",
+    ),
+)
+
 
 def simulation_options(function: F) -> F:
     """Adds the options of a simulated run to a command."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
+
+
+def worker_options(function: F) -> F:
+    """Adds ``--jobs`` and ``--ray``: where many runs are played."""
+    for option in reversed(_WORKERS):
+        function = option(function)
+    return function
+
+
+def cache_option(what: str) -> Callable[[F], F]:
+    """Adds ``--cache``; ``what`` is its help: what is kept there, and where unless given."""
+    return click.option(
+        "--cache",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="DIR",
+        help=what,
+    )
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scaler.cli.progress import Progress, shown, time_left
-from scaler.cli.simulation_options import scenario, simulation_options, simulator_needed
+from scaler.cli.simulation_options import (
+    cache_option,
+    scenario,
+    simulation_options,
+    simulator_needed,
+    worker_options,
+)
 from scaler.cli.trace_files import dates
 from scaler.cli.tune_patches import CONFIG, SCALED_OBJECT, config_patch, scaled_object_patch
 from scaler.errors import ScalerError, ScenarioError
@@ -41,15 +46,7 @@ _PROFILE = re.compile(r"[A-Za-z0-9][-_A-Za-z0-9]{0,62}")
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR"
 )
 @click.option("--trials", type=int, default=TRIALS, show_default=True, metavar="N")
-@click.option(
-    "--jobs", type=int, default=os.cpu_count() or 1, show_default="all cores", metavar="N"
-)
-@click.option(
-    "--ray",
-    "ray_address",
-    metavar="ADDRESS",
-    help="Run on a Ray cluster: local, auto or ray://HOST:PORT.",
-)
+@worker_options
 @click.option(
     "--storage",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -57,12 +54,7 @@ _PROFILE = re.compile(r"[A-Za-z0-9][-_A-Za-z0-9]{0,62}")
     help=f"Where the search is kept; DIR/{STORAGE} unless given. SQLite if it ends in .db.",
 )
 @click.option("--profile", metavar="NAME", help="Write patch.yaml as a profile of this name.")
-@click.option(
-    "--cache",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Where read traces are kept; DIR/cache of --out unless given.",
-)
+@cache_option("Where read traces are kept; DIR/cache of --out unless given.")
 @simulation_options
 @click.option("--json", "as_json", is_flag=True, help="Print front.json instead of a summary.")
 def command(
