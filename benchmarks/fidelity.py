@@ -34,11 +34,11 @@ from benchmarks.fit_presets import (
 )
 from benchmarks.perf_data import (
     Floats,
-    Run,
     iteration_profile,
     recorded_run,
     replay,
 )
+from simulations.calibration_replay import MeasuredRequests
 from simulations.fitting import fit_profile
 
 MEDIAN_GOAL_RATIO = 0.10
@@ -51,8 +51,8 @@ class Compared:
     """A real run and its replay."""
 
     name: str
-    measured: Run
-    simulated: Run
+    measured: MeasuredRequests
+    simulated: MeasuredRequests
 
 
 def comparisons() -> Iterator[Compared]:

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from benchmarks.perf_data import (
     Floats,
-    Run,
     column,
     iteration_profile,
     lmbenchmark_run,
@@ -24,6 +23,7 @@ from benchmarks.perf_data import (
     rows_of,
     steady_states,
 )
+from simulations.calibration_replay import MeasuredRequests
 from simulations.fitting import fit_profile, fit_relative, fit_steady_states
 from simulations.replica import ReplicaModel, Routing, StepTime
 
@@ -75,7 +75,9 @@ def run_overhead_s(step: StepTime) -> float:
     return float(min(tried, key=lambda overhead_s: _e2e_error(run, step, overhead_s, first)))
 
 
-def _e2e_error(run: Run, step: StepTime, overhead_s: float, which: npt.NDArray[np.bool_]) -> float:
+def _e2e_error(
+    run: MeasuredRequests, step: StepTime, overhead_s: float, which: npt.NDArray[np.bool_]
+) -> float:
     simulated = replay(run, model_8b(dataclasses.replace(step, overhead_s=overhead_s)))
     return float(np.mean(np.abs(simulated.e2e_s / run.e2e_s - 1.0)[which]))
 
@@ -139,7 +141,7 @@ def lmbenchmark_preset() -> None:
     show(f"Llama-3-70B H100 kv_blocks={model.kv_blocks}", model.step, "see benchmarks.fidelity")
 
 
-def fit_moe(run: Run) -> ReplicaModel:
+def fit_moe(run: MeasuredRequests) -> ReplicaModel:
     """One of two data-parallel ranks, fitted to the first 150 requests."""
     first = np.arange(run.arrival_s.size) < 150
 
@@ -175,7 +177,9 @@ def replicas_serving(workload: str, qps: str) -> int:
     return 1 if workload == "sharegpt" and float(qps) >= 20.0 else 2
 
 
-def replay_lmbenchmark(model: ReplicaModel, *, workload: str, qps: str) -> tuple[Run, Run]:
+def replay_lmbenchmark(
+    model: ReplicaModel, *, workload: str, qps: str
+) -> tuple[MeasuredRequests, MeasuredRequests]:
     """One rate: as measured, and simulated."""
     run = lmbenchmark_run(experiment=LMBENCHMARK, workload=workload, qps=qps)
     replicas = replicas_serving(workload, qps)
@@ -207,7 +211,7 @@ def fit_lmbenchmark() -> ReplicaModel:
     return build(pattern_search(loss, np.array([0.0286, 1e-4, 1e-8, 0.03, 8e-5, 2600.0])))
 
 
-def fit_cpu(run: Run) -> ReplicaModel:
+def fit_cpu(run: MeasuredRequests) -> ReplicaModel:
     """The small model on a CPU: 60 usable blocks of 128 tokens."""
 
     def build(terms: Floats) -> ReplicaModel:

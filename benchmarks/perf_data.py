@@ -4,16 +4,15 @@ The data are in the folder named by VLLM_SCALER_DATA (default: ``shared`` beside
 """
 
 import csv
-import dataclasses
 import gzip
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from simulations.calibration_replay import MeasuredRequests
 from simulations.cluster import Fleet
 from simulations.fitting import Profile, SteadyStates
 from simulations.replica import ReplicaModel, Routing
@@ -69,34 +68,12 @@ def steady_states(*, model: str, gpu: str, precision: str, tp: int) -> SteadySta
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """Requests of a measured run, and what became of each."""
-
-    arrival_s: Floats
-    prompt_tokens: Floats
-    output_tokens: Floats
-    ttft_s: Floats
-    e2e_s: Floats
-
-    @property
-    def tpot_s(self) -> Floats:
-        """Mean time per output token after the first; NaN for a single token."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            tpot_s = (self.e2e_s - self.ttft_s) / (self.output_tokens - 1.0)
-        return np.where(self.output_tokens > 1.0, tpot_s, np.nan)
-
-    def pick(self, which: npt.NDArray[np.bool_]) -> "Run":
-        """The requests of a mask."""
-        return Run(**{f.name: getattr(self, f.name)[which] for f in dataclasses.fields(self)})
-
-
-def recorded_run(name: str) -> Run:
+def recorded_run(name: str) -> MeasuredRequests:
     """A run of ``vllm_runs`` or ``vllm_cpu_runs``, in order of arrival, completed requests only."""
     rows = rows_of(name)
     rows = [r for r in rows if r.get("status", "200") == "200" and float(r["output_tokens"]) >= 1]
     rows.sort(key=lambda r: float(r["arrival_s"]))
-    return Run(
+    return MeasuredRequests(
         arrival_s=column(rows, "arrival_s"),
         prompt_tokens=column(rows, "prompt_tokens"),
         output_tokens=column(rows, "output_tokens"),
@@ -105,7 +82,7 @@ def recorded_run(name: str) -> Run:
     )
 
 
-def lmbenchmark_run(*, experiment: str, workload: str, qps: str) -> Run:
+def lmbenchmark_run(*, experiment: str, workload: str, qps: str) -> MeasuredRequests:
     """One rate of one experiment."""
     rows = [
         r
@@ -115,7 +92,7 @@ def lmbenchmark_run(*, experiment: str, workload: str, qps: str) -> Run:
     ]
     rows.sort(key=lambda r: float(r["arrival_s"]))
     ttft_s = column(rows, "ttft_s")
-    return Run(
+    return MeasuredRequests(
         arrival_s=column(rows, "arrival_s"),
         prompt_tokens=column(rows, "prompt_tokens"),
         output_tokens=column(rows, "output_tokens"),
@@ -125,12 +102,12 @@ def lmbenchmark_run(*, experiment: str, workload: str, qps: str) -> Run:
 
 
 def replay(
-    run: Run,
+    run: MeasuredRequests,
     model: ReplicaModel,
     *,
     replicas: int = 1,
     routing: Routing = Routing.LEAST_REQUESTS,
-) -> Run:
+) -> MeasuredRequests:
     """The same requests through the simulator."""
     fleet = Fleet(model=model, seed=0, routing=routing)
     fleet.start_warm(replicas)
@@ -142,7 +119,7 @@ def replay(
     fleet.advance(1e7)
     rows = fleet.take_outcomes()
     assert len(rows) == run.arrival_s.size
-    return Run(
+    return MeasuredRequests(
         arrival_s=run.arrival_s,
         prompt_tokens=run.prompt_tokens,
         output_tokens=run.output_tokens,
@@ -151,7 +128,7 @@ def replay(
     )
 
 
-def log_errors(simulated: Run, measured: Run) -> float:
+def log_errors(simulated: MeasuredRequests, measured: MeasuredRequests) -> float:
     """Mean of |ln(simulated / measured)| over TTFT and end-to-end time: what fits minimise."""
     ttft = np.abs(np.log(simulated.ttft_s / measured.ttft_s))
     e2e = np.abs(np.log(simulated.e2e_s / measured.e2e_s))
