@@ -20,6 +20,7 @@ from simulations.fitting import (
     fit_profile,
     fit_relative,
     fit_steady_states,
+    one_cost,
 )
 from simulations.replica import StepTime
 from simulations.streams import generator
@@ -134,7 +135,7 @@ def calibrate_windows(windows: BusyWindows, *, seed: int = 0) -> Calibration:
     variances = {names.index("decode_per_kv_token_s"): windows.kv_token_variance}
     found = _fitted(names, terms, windows.span_s, variances, seed)
     base_s, per_seq_s, per_kv_s, token_s, *attention = found.fit.coefficients
-    step = _one_cost(base_s, per_seq_s, per_kv_s, token_s)
+    step = one_cost(base_s=base_s, per_seq_s=per_seq_s, per_kv_s=per_kv_s, token_s=token_s)
     if attention:
         step = dataclasses.replace(step, prefill_attention_s=attention[0])
     return found.calibration(step)
@@ -282,19 +283,4 @@ def _coefficient(name: str, value: float, drawn: Floats) -> Coefficient:
     low, high = np.quantile(drawn, (tail, 1.0 - tail))
     return Coefficient(
         name=name, value=value, low=min(float(low), value), high=max(float(high), value)
-    )
-
-
-def _one_cost(base_s: float, per_seq_s: float, per_kv_s: float, token_s: float) -> StepTime:
-    """A decode costs the same in both kinds of step."""
-    return StepTime(
-        overhead_s=0.0,
-        decode_base_s=base_s,
-        decode_per_seq_s=per_seq_s,
-        decode_per_kv_token_s=per_kv_s,
-        mixed_base_s=base_s,
-        mixed_per_seq_s=per_seq_s,
-        mixed_per_kv_token_s=per_kv_s,
-        prefill_per_token_s=token_s,
-        prefill_attention_s=0.0,
     )

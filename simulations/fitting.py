@@ -175,7 +175,12 @@ def fit_steady_states(measured: SteadyStates) -> tuple[StepTime, Fit]:
         measured.tpot_s,
     )
     base_s, per_seq_s, per_kv_s, token_s = fit.coefficients
-    step = StepTime(
+    return one_cost(base_s=base_s, per_seq_s=per_seq_s, per_kv_s=per_kv_s, token_s=token_s), fit
+
+
+def one_cost(*, base_s: float, per_seq_s: float, per_kv_s: float, token_s: float) -> StepTime:
+    """A decode costs the same in both kinds of step; no overhead, no attention within prompts."""
+    return StepTime(
         overhead_s=0.0,
         decode_base_s=base_s,
         decode_per_seq_s=per_seq_s,
@@ -186,4 +191,3 @@ def fit_steady_states(measured: SteadyStates) -> tuple[StepTime, Fit]:
         prefill_per_token_s=token_s,
         prefill_attention_s=0.0,
     )
-    return step, fit
