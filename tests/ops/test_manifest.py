@@ -310,40 +310,42 @@ OTHER = 'namespace="llm", pod="vllm-llama-70b-b-6f7d5c4b32-9zqkp"'
 OWN = '{target_namespace="llm", target="deployment/vllm-llama-70b", trigger="0"}'
 
 
+def counted(in_time: str) -> list[dict[str, str]]:
+    """Two hours of series of a healthy daemon; ``in_time`` counts those within the objective."""
+    name = "vllm:time_to_first_token_seconds"
+    rows = {
+        f'{name}_bucket{{{PODS}, le="2.5"}}': in_time,
+        f"{name}_count{{{PODS}}}": "0+10x120",
+        f'{name}_bucket{{{OTHER}, le="2.5"}}': "0+0x120",  # another target is not this one's
+        f"{name}_count{{{OTHER}}}": "0+10x120",
+        f"vllm_scaler_last_decision_timestamp_seconds{OWN}": "0+60x120",
+        f"vllm_scaler_blind{OWN}": "0x120",
+        f"vllm_scaler_at_max{OWN}": "0x120",
+    }
+    return [{"series": key, "values": value} for key, value in rows.items()]
+
+
+def firing_case(rows: list[dict[str, str]], *firing: str) -> dict[str, Any]:
+    """promtool's test: after 100 minutes of ``rows`` these alerts fire, and no other of ours."""
+    every = [one["alert"] for one in alerts(BASIC)["spec"]["groups"][0]["rules"]]
+    return {
+        "interval": "1m",
+        "input_series": rows,
+        "promql_expr_test": [
+            {
+                "expr": f'count(ALERTS{{alertstate="firing", alertname="{one}"}})',
+                "eval_time": "100m",
+                "exp_samples": [{"labels": "{}", "value": 1}] if one in firing else [],
+            }
+            for one in every
+        ],
+    }
+
+
 @pytest.mark.external
 def test_alerts_fire_and_stay_silent_on_a_real_prometheus(tmp_path: Path) -> None:
-    name = "vllm:time_to_first_token_seconds"
-
-    def series(late: str) -> list[dict[str, str]]:
-        rows = {
-            f'{name}_bucket{{{PODS}, le="2.5"}}': late,
-            f"{name}_count{{{PODS}}}": "0+10x120",
-            f'{name}_bucket{{{OTHER}, le="2.5"}}': "0+0x120",  # another target is not this one's
-            f"{name}_count{{{OTHER}}}": "0+10x120",
-            f"vllm_scaler_last_decision_timestamp_seconds{OWN}": "0+60x120",
-            f"vllm_scaler_blind{OWN}": "0x120",
-            f"vllm_scaler_at_max{OWN}": "0x120",
-        }
-        return [{"series": key, "values": value} for key, value in rows.items()]
-
-    every = [one["alert"] for one in alerts(BASIC)["spec"]["groups"][0]["rules"]]
-
-    def case(rows: list[dict[str, str]], *firing: str) -> dict[str, Any]:
-        return {
-            "interval": "1m",
-            "input_series": rows,
-            "promql_expr_test": [
-                {
-                    "expr": f'count(ALERTS{{alertstate="firing", alertname="{one}"}})',
-                    "eval_time": "100m",
-                    "exp_samples": [{"labels": "{}", "value": 1}] if one in firing else [],
-                }
-                for one in every
-            ],
-        }
-
-    good = series("0+10x120")
-    bad = series("0+9x120")  # 90 % where 99 % are asked for
+    good = counted("0+10x120")
+    bad = counted("0+9x120")  # 90 % where 99 % are asked for
     stuck = [
         {**row, "values": row["values"].replace("0x120", "1x120")}
         if row["series"].startswith(("vllm_scaler_blind", "vllm_scaler_at_max"))
@@ -356,11 +358,11 @@ def test_alerts_fire_and_stay_silent_on_a_real_prometheus(tmp_path: Path) -> Non
         "rule_files": ["rules.yaml"],
         "evaluation_interval": "1m",
         "tests": [
-            case(good),
-            case(bad, "VLLMTargetMissesObjective"),
-            case(stuck, "VLLMTargetBlind", "VLLMTargetAtMaximum"),
-            case(silent, "VLLMTargetUndecided"),
-            case(hung, "VLLMTargetUndecided"),
+            firing_case(good),
+            firing_case(bad, "VLLMTargetMissesObjective"),
+            firing_case(stuck, "VLLMTargetBlind", "VLLMTargetAtMaximum"),
+            firing_case(silent, "VLLMTargetUndecided"),
+            firing_case(hung, "VLLMTargetUndecided"),
         ],
     }
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(alerts(BASIC)["spec"]))
