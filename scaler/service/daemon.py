@@ -221,7 +221,7 @@ class Daemon:
         self.grpc_port = await self._server.start()
         try:
             await self._start_http()
-        except BaseException:
+        except BaseException:  # cancelled too: the open gRPC port must not outlive a failed start
             await self._server.stop()
             raise
         self._open = True

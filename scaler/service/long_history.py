@@ -135,7 +135,7 @@ class LongHistory:
     async def _guarded(self, batch: Sequence[Wanted]) -> None:
         try:
             await self._recall(batch)
-        except Exception:
+        except Exception:  # a defect met in one batch must not end the task: others still wait
             log.exception("long history not read", targets=len(batch))
 
     async def _recall(self, batch: Sequence[Wanted]) -> None:

@@ -100,7 +100,7 @@ class Loop:
             await self.tick()
         except asyncio.CancelledError:
             raise
-        except Exception:
+        except Exception:  # a defect costs this tick, not the loop: the next one may succeed
             log.exception("tick failed")
 
     async def tick(self) -> TickReport:
@@ -185,7 +185,7 @@ class Loop:
             observation = observe(view, samples[view.target.key], now_s)
             decision, after = decide(observation, entry.state, entry.policy, now_s)
             answer = as_published(decision)
-        except Exception:
+        except Exception:  # a defect met here must not keep the other targets undecided
             log.exception("decision failed", target=entry.label, namespace=entry.key.namespace)
             return _unknown(now_s, "the decision failed, see the daemon's log")
         entry.basis = Basis(before=entry.state, after=after, policy=entry.policy, hash=entry.hash)
