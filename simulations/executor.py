@@ -263,7 +263,7 @@ def _naming(job: Named) -> Iterator[None]:
         raise type(error)(f"{job.name}: {error}") from error
     except BrokenProcessPool:  # it is not known whose process it was
         raise
-    except Exception as error:
+    except Exception as error:  # nothing is swallowed: whatever it is, it says whose run it was
         error.add_note(f"in the run {job.name}")
         raise
 
