@@ -16,7 +16,6 @@ import argparse
 import dataclasses
 import functools
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,21 +31,16 @@ from benchmarks.arena import (
     RECORDED,
     Development,
     base_scenario,
-    cache_folder,
     trace_of,
 )
 from benchmarks.forecasts import rate_series
 from benchmarks.perf_data import DATA
-from benchmarks.scoreboard import SCREEN_S, geometric_mean, verdict
-from scaler.cli.compare_output import shown_runs, table, write
-from simulations.executor import executor
+from benchmarks.scoreboard import SCREEN_S, arguments, geometric_mean, played, verdict
 from simulations.oracle_work import BaseShare, least_work
 from simulations.presets import PRESETS
 from simulations.report_scoreboard import hours_at_target
-from simulations.run_cache import RunCache
-from simulations.scoreboard import Kind, Plan, scoreboard
+from simulations.scoreboard import Kind, Plan
 from simulations.scoreboard_policies import policy_names
-from simulations.sweep import Sweep
 from simulations.trace_chunks import Requests, join
 from simulations.traces import cut_out, read_trace
 
@@ -63,12 +57,12 @@ Entry = Mapping[str, Any]
 
 def main() -> int:
     """Run, write and print."""
-    asked = _arguments()
-    out = Path(asked.out)
-    out.mkdir(parents=True, exist_ok=True)
+    parser = argparse.ArgumentParser(description=__doc__)
+    asked = arguments(parser, out="build/held-out", policies=POLICIES, of="days")
     chosen = [day for day in DAYS if not asked.traces or asked.traces in day.name]
-    with shown_runs() as watcher, executor(workers=asked.jobs) as run_on:
-        plan = Plan(
+    board = played(
+        asked,
+        lambda: Plan(
             policies=policy_names(asked.policies),
             traces=tuple(_base(day, asked.cache) for day in chosen),
             training=tuple(base_scenario(one, asked.cache, quick=True) for one in RECORDED),
@@ -76,26 +70,11 @@ def main() -> int:
             screen_until_s=SCREEN_S,
             with_oracle=not asked.no_oracle,
             clock=time.perf_counter,
-        )
-        watcher.kernel()
-        board = scoreboard(plan, Sweep(run_on, RunCache(asked.cache), watcher=watcher))
-    write(out, board)
-    print(table(board.entries, out))
-    print("\n".join(f"left out: {fault}" for fault in board.faults))
+        ),
+    )
     print(verdict(board.entries))
     print(transfer(board.entries))
     return 0
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--no-oracle", action="store_true")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--cache", type=Path, default=cache_folder())
-    parser.add_argument("--out", default="build/held-out")
-    parser.add_argument("--policies", default=POLICIES)
-    parser.add_argument("--traces", default="", help="only days with this in their name")
-    return parser.parse_args()
 
 
 # The days

@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from simulations.executor import executor
 from simulations.frontier import Point, gpu_hours_at
 from simulations.report_scoreboard import Standing, means, standings
 from simulations.run_cache import RunCache
-from simulations.scoreboard import Kind, Plan, scoreboard
+from simulations.scoreboard import Kind, Plan, Scoreboard, scoreboard
 from simulations.scoreboard_policies import policy_names
 from simulations.sweep import Sweep
 
@@ -36,40 +36,51 @@ Entry = Mapping[str, Any]
 
 def main() -> int:
     """Run, write and print."""
-    asked = _arguments()
-    out = Path(asked.out)
-    out.mkdir(parents=True, exist_ok=True)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    asked = arguments(parser, out="build/scoreboard", policies="all", of="traces")
     development = RECORDED if asked.quick else (*RECORDED, *GENERATED)
     chosen = [trace for trace in development if not asked.traces or asked.traces in trace.name]
-    with shown_runs() as watcher, executor(workers=asked.jobs) as run_on:
-        bases = tuple(base_scenario(trace, asked.cache, quick=asked.quick) for trace in chosen)
-        plan = Plan(
+    board = played(
+        asked,
+        lambda: Plan(
             policies=policy_names(asked.policies),
-            traces=bases,
+            traces=tuple(base_scenario(one, asked.cache, quick=asked.quick) for one in chosen),
             kinds=frozenset({Kind.SHIPPED, Kind.FRONTIER}),
             screen_until_s=SCREEN_S,
             with_oracle=not asked.no_oracle,
             clock=time.perf_counter,
-        )
+        ),
+    )
+    print(verdict(board.entries))
+    return 0
+
+
+def arguments(
+    parser: argparse.ArgumentParser, *, out: str, policies: str, of: str
+) -> argparse.Namespace:
+    """What was asked for: the options of every board after the parser's own; it plays ``of``."""
+    parser.add_argument("--no-oracle", action="store_true")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--cache", type=Path, default=cache_folder())
+    parser.add_argument("--out", default=out)
+    parser.add_argument("--policies", default=policies)
+    parser.add_argument("--traces", default="", help=f"only {of} with this in their name")
+    return parser.parse_args()
+
+
+def played(asked: argparse.Namespace, planned: Callable[[], Plan]) -> Scoreboard:
+    """The board of a plan, written and printed; the plan is made once the progress is shown."""
+    out = Path(asked.out)
+    out.mkdir(parents=True, exist_ok=True)
+    with shown_runs() as watcher, executor(workers=asked.jobs) as run_on:
+        plan = planned()
         watcher.kernel()
         board = scoreboard(plan, Sweep(run_on, RunCache(asked.cache), watcher=watcher))
     write(out, board)
     print(table(board.entries, out))
     print("\n".join(f"left out: {fault}" for fault in board.faults))
-    print(verdict(board.entries))
-    return 0
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--no-oracle", action="store_true")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--cache", type=Path, default=cache_folder())
-    parser.add_argument("--out", default="build/scoreboard")
-    parser.add_argument("--policies", default="all")
-    parser.add_argument("--traces", default="", help="only traces with this in their name")
-    return parser.parse_args()
+    return board
 
 
 def verdict(entries: Sequence[Entry]) -> str:
