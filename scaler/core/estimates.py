@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from scaler.core.capacity import CapacityState, capacity_of, unlearned_cost_s, update_capacity
+from scaler.core.capacity_shown import Shown, bounded, is_unsure, see_shown
 from scaler.core.config import ForecasterName, PolicyConfig
 from scaler.core.demand import DemandState, demand_of, update_demand
 from scaler.core.forecast import FORECASTERS, ForecastState, Outlook, look_ahead
@@ -14,11 +15,12 @@ from scaler.core.window import normal_quantile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
-    """What the three estimators remember."""
+    """What the three estimators remember, and what replicas were shown to carry meanwhile."""
 
     demand: DemandState
     capacity: CapacityState
     forecast: ForecastState
+    shown: Shown = Shown()
 
 
 make_learned = maker(Learned)
@@ -38,13 +40,17 @@ make_ahead = maker(Ahead)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimates:
-    """What was derived; ``load`` is the demand in replicas' worth of busy time."""
+    """What was derived; ``load`` is the demand in replicas' worth of busy time.
+
+    ``scale`` makes it of the same work at the prior's prices, which no learning moves.
+    """
 
     demand: Demand
     capacity: Capacity
     forecast: Forecast
     margins: Margins
     load: float
+    scale: float
     now_s: float
 
 
@@ -66,14 +72,21 @@ def estimate(
     )
     demand = demand_of(observation, demand_state, config.demand)
     capacity = capacity_of(demand, capacity_state, config)
+    unit_s = unlearned_cost_s(demand, config)
+    shown = Shown()
+    if is_unsure(capacity, capacity_state):
+        shown = see_shown(
+            observation, learned.shown, capacity_state, config, demand=demand, capacity=capacity
+        )
+        capacity = bounded(capacity, shown, unlearned_cost_s=unit_s)
     load = demand.requests_per_s * capacity.request_cost_s
+    scale = capacity.request_cost_s / unit_s
     if config.forecaster is ForecasterName.LAST or demand_state.seen_at_s is None:
         # Before the first sample the load is not zero but unknown: a series that began at zero
         # would be a ramp, and its errors would be remembered for hours.
         made, forecast_state = _persistence(load, ahead), learned.forecast
     else:
         # The series must not jump when the learned cost moves: it has the prior's weights.
-        unit_s = unlearned_cost_s(demand, config)
         outlook, forecast_state = look_ahead(
             demand.arrived_per_s * unit_s,
             learned.forecast,
@@ -83,7 +96,6 @@ def estimate(
             now_s=now_s,
             horizon_s=ahead.hold_s,
         )
-        scale = capacity.request_cost_s / unit_s
         made = make_forecast(
             lead_s=ahead.lead_s,
             load_mean=outlook.mean * scale,
@@ -102,10 +114,11 @@ def estimate(
             capacity_ratio=cost_sigma(capacity),
         ),
         load=load,
+        scale=scale,
         now_s=now_s,
     )
     return estimates, make_learned(
-        demand=demand_state, capacity=capacity_state, forecast=forecast_state
+        demand=demand_state, capacity=capacity_state, forecast=forecast_state, shown=shown
     )
 
 

@@ -251,9 +251,9 @@ def _with_traffic(basis: Basis, factor: float) -> Basis:
         requests_per_s=factor * state.demand.requests_per_s,
         arrived_per_s=factor * state.demand.arrived_per_s,
     )
-    level = None if state.level is None else factor * state.level
-    peak = factor * state.peak
-    state = replace(state, demand=demand, load=factor * state.load, level=level, peak=peak)
+    level = None if state.work_level is None else factor * state.work_level
+    state = replace(state, work_level=level, work_peak=factor * state.work_peak)
+    state = replace(state, demand=demand, load=factor * state.load)
     observation = basis.observation
     if not isinstance(work, NoData):
         work = replace(work, requests_arrived=factor * work.requests_arrived)

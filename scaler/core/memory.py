@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from scaler.core.budget import BudgetState
 from scaler.core.capacity import CapacityState
+from scaler.core.capacity_shown import Shown
 from scaler.core.config import PolicyConfig
 from scaler.core.demand import DemandState
 from scaler.core.forecast import ForecastState
@@ -18,8 +19,10 @@ from scaler.core.window import decay
 class PolicyState:
     """All that a decision remembers.  Goes in, comes out, survives a restart as JSON.
 
-    ``load`` is the last one, ``level`` its mean over some minutes, in replicas' worth, and ``peak``
-    what is left of the highest level, as ``peak_of`` lets it fade;
+    ``load`` is the last one in replicas' worth.  ``work_level`` is its mean over some minutes, and
+    ``work_peak`` what is left of the highest level, as ``peak_of`` lets it fade: both at the
+    prior's prices, because what a replica carries is learned meanwhile, and a load of an hour ago
+    that was believed to be four times as large would keep four times the replicas;
     ``raised_at_s`` is when the count last rose.
     ``good_at_s`` is the last decision from good data, ``last_count`` what it wanted,
     ``last_ready`` the ready replicas it saw.  ``idle_since_s`` is when an unbroken idleness began,
@@ -28,13 +31,14 @@ class PolicyState:
 
     demand: DemandState = field(default_factory=DemandState)
     capacity: CapacityState = field(default_factory=CapacityState)
+    shown: Shown = Shown()
     forecast: ForecastState = field(default_factory=ForecastState)
     start_up: StartUpState = field(default_factory=StartUpState)
     budget: BudgetState = field(default_factory=BudgetState)
     load: float = 0.0
-    level: float | None = None
+    work_level: float | None = None
     level_at_s: float = 0.0
-    peak: float = 0.0
+    work_peak: float = 0.0
     raised_at_s: float | None = None
     seen: Seen = ()
     good_at_s: float | None = None
@@ -50,12 +54,12 @@ class PolicyState:
 make_policy_state = maker(PolicyState)
 
 
-def level_of(load: float, state: PolicyState, config: PolicyConfig, now_s: float) -> float:
-    """The load over ``hold_down.level_s``."""
-    if state.level is None:
-        return load
+def level_of(work: float, state: PolicyState, config: PolicyConfig, now_s: float) -> float:
+    """The load at the prior's prices, over ``hold_down.level_s``."""
+    if state.work_level is None:
+        return work
     kept = decay(now_s - state.level_at_s, config.hold_down.level_s)
-    return kept * state.level + (1.0 - kept) * load
+    return kept * state.work_level + (1.0 - kept) * work
 
 
 def peak_of(level: float, state: PolicyState, config: PolicyConfig, now_s: float) -> float:
@@ -66,7 +70,7 @@ def peak_of(level: float, state: PolicyState, config: PolicyConfig, now_s: float
     """
     if config.hold_down.release_s <= 0.0:
         return level
-    left = decay(now_s - state.level_at_s, config.hold_down.release_s) * state.peak
+    left = decay(now_s - state.level_at_s, config.hold_down.release_s) * state.work_peak
     return max(level, left)
 
 

@@ -92,7 +92,9 @@ def _fresh(
         hold_s=hold_span_s(config.hold_down, start_s),
         sigmas=sigmas(budget.price_factor, state.load),
     )
-    before = make_learned(demand=state.demand, capacity=state.capacity, forecast=state.forecast)
+    before = make_learned(
+        demand=state.demand, capacity=state.capacity, forecast=state.forecast, shown=state.shown
+    )
     made, learned = estimate(observation, before, config, ahead=ahead, now_s=now_s)
     at = _situation(observation, state, config, made, budget)
     proposals = propose(at)
@@ -122,13 +124,14 @@ def _fresh(
     return decision, make_policy_state(
         demand=learned.demand,
         capacity=learned.capacity,
+        shown=learned.shown,
         forecast=learned.forecast,
         start_up=state.start_up,
         budget=_budget_after(observation, state, config, at),
         load=made.load,
-        level=at.level,
+        work_level=at.level / made.scale,
         level_at_s=now_s,
-        peak=at.peak,
+        work_peak=at.peak / made.scale,
         raised_at_s=now_s if decision.would_be > at.before else rose_at_s,
         seen=sight.seen,
         good_at_s=now_s,
@@ -183,7 +186,7 @@ def _situation(
         coming = sum(age_s <= expiry_s for age_s in replicas.starting_age_s)
         # Asked for a moment ago, no pod scheduled yet: they come, and asking twice is overshoot.
         coming += max(wanted - ready - replicas.starting - stuck, 0)
-    level = level_of(made.load, state, config, made.now_s)
+    level = level_of(made.load / made.scale, state, config, made.now_s)
     return make_situation(
         now_s=made.now_s,
         observation=observation,
@@ -194,8 +197,8 @@ def _situation(
         budget=budget,
         config=config,
         load=made.load,
-        level=level,
-        peak=peak_of(level, state, config, made.now_s),
+        level=level * made.scale,
+        peak=peak_of(level, state, config, made.now_s) * made.scale,
         before=count_before(state, config, wanted, made.now_s),
         falling=state.last_count is not None and state.last_count < wanted,
         wanted=wanted,

@@ -99,8 +99,8 @@ def traffic(basis: Basis, factor: float) -> Decision:
         requests_per_s=factor * state.demand.requests_per_s,
         arrived_per_s=factor * state.demand.arrived_per_s,
     )
-    level = None if state.level is None else factor * state.level
-    state = replace(state, demand=demand, load=factor * state.load, level=level)
+    level = None if state.work_level is None else factor * state.work_level
+    state = replace(state, demand=demand, load=factor * state.load, work_level=level)
     assert not isinstance(work, NoData)
     work = replace(work, requests_arrived=factor * work.requests_arrived)
     seen = replace(basis.observation, work=work)

@@ -15,7 +15,7 @@ RELEASED = PolicyConfig(hold_down=HoldDownConfig(release_s=3600.0))
 
 
 def test_what_is_left_of_a_load_fades_with_the_release() -> None:
-    state = PolicyState(level_at_s=100.0, peak=8.0)
+    state = PolicyState(level_at_s=100.0, work_peak=8.0)
     assert peak_of(1.0, state, RELEASED, 100.0) == 8.0
     assert peak_of(1.0, state, RELEASED, 1900.0) == pytest.approx(8.0 * math.exp(-0.5))
     assert peak_of(1.0, state, RELEASED, 1e6) == 1.0
@@ -23,7 +23,7 @@ def test_what_is_left_of_a_load_fades_with_the_release() -> None:
 
 def test_a_release_of_nothing_follows_the_level() -> None:
     config = PolicyConfig(hold_down=HoldDownConfig(release_s=0.0))
-    assert peak_of(1.0, PolicyState(peak=8.0), config, 0.0) == 1.0
+    assert peak_of(1.0, PolicyState(work_peak=8.0), config, 0.0) == 1.0
 
 
 @given(
@@ -34,7 +34,7 @@ def test_a_release_of_nothing_follows_the_level() -> None:
 def test_it_is_never_below_the_level_nor_above_both(
     level: float, peak: float, elapsed_s: float
 ) -> None:
-    found = peak_of(level, PolicyState(peak=peak), RELEASED, elapsed_s)
+    found = peak_of(level, PolicyState(work_peak=peak), RELEASED, elapsed_s)
     assert level <= found <= max(level, peak)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from scaler.core.budget import BudgetState
+from scaler.core.capacity_shown import Shown
 from scaler.core.config import PolicyConfig
 from scaler.core.policy import PolicyState
 from scaler.errors import SignalError
@@ -28,7 +29,7 @@ def checkpoint(**states: PolicyState) -> Checkpoint:
 async def test_a_state_comes_back_bit_by_bit() -> None:
     state = await lived()
     assert state.forecast.known is not None  # not an empty one
-    assert state.level is not None
+    assert state.work_level is not None
     again = decode(Checkpoint, encode(checkpoint(a=state)))
     assert again == checkpoint(a=state)
     assert encode(again) == encode(checkpoint(a=state))
@@ -71,7 +72,8 @@ def test_what_is_no_checkpoint_is_refused_by_place(data: bytes, place: str) -> N
 def test_every_field_of_a_state_is_carried() -> None:
     """A field that the codec dropped would be forgotten at each restart."""
     marked: Any = PolicyState(
-        budget=BudgetState(requests=1.0, missed=2.0), load=1.5, level=1.6, level_at_s=1.7,
+        budget=BudgetState(requests=1.0, missed=2.0), load=1.5, work_level=1.6, level_at_s=1.7,
+        work_peak=1.8, shown=Shown(work=1.9, seen_at_s=2.0),
         raised_at_s=2.5, good_at_s=3.0, last_count=4, last_ready=5, last_active=False,
         idle_since_s=6.0, latency_step_at_s=7.0, ready_rose_at_s=7.5, asked_at_s=8.0,
     )  # fmt: skip
