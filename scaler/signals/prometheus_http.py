@@ -127,6 +127,9 @@ class PrometheusHttp:
                 ) from None
             finally:
                 line.cut()
+                # A fault's traceback leads here, and from here back to the fault: what the thread
+                # had read of an answer, megabytes, would stay until the garbage collector comes.
+                del work
 
     def _exchange(
         self,

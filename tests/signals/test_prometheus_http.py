@@ -1,6 +1,8 @@
 """The connection: faults become causes with a remedy, and nothing waits longer than it may."""
 
 import asyncio
+import contextlib
+import gc
 import gzip
 import json
 import os
@@ -50,6 +52,26 @@ async def ask(url: str, *, attempts: int = 2, limit_s: float = 5.0, **changes: A
         )
     finally:
         await http.close()
+
+
+async def test_an_answer_that_is_of_no_use_is_freed_with_its_fault() -> None:
+    """A hundred of a megabyte each, of a server that misunderstands us, must not pile up."""
+    gc.collect()
+    gc.disable()
+    try:
+        with (
+            FakePrometheus(lambda _: success("matrix", [])) as server,
+            contextlib.suppress(SourceError),  # `raises` would hold what is looked for
+        ):
+            await ask(server.url)
+        for thread in threading.enumerate():
+            if "query" in thread.name:  # it lets go of its work after telling us
+                thread.join()
+        await asyncio.sleep(0)  # and so does the handle that told us
+        held = [one for one in gc.get_objects() if isinstance(one, Reply)]
+    finally:
+        gc.enable()
+    assert not held
 
 
 async def fault_of(canned: Canned, **changes: Any) -> SourceError:
