@@ -50,6 +50,7 @@ class KubeCluster:
 
     def __init__(self, view: KubernetesView) -> None:
         self._view = view
+        self._followed: list[TargetRef] = []
 
     def triggers(self) -> Iterator[TriggerFacts]:
         """Triggers first, then annotated targets that have none."""
@@ -66,8 +67,11 @@ class KubeCluster:
         return self._view.target(_plain(target), since_s=since_s)
 
     def follow(self, targets: Iterable[TargetRef]) -> None:
-        """Replaces the targets of the last call."""
-        self._view.want([_plain(target) for target in targets])
+        """Replaces the targets of the last call; equal ones, in every tick, cost nothing."""
+        wanted = list(targets)
+        if wanted != self._followed:
+            self._followed = wanted
+            self._view.want([_plain(target) for target in wanted])
 
     def _facts(self, trigger: ScaledTrigger) -> TriggerFacts:
         return TriggerFacts(

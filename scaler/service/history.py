@@ -7,7 +7,7 @@ in which a queue and a latency keep their worst, work its mean, and counts what 
 import threading
 import zlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -18,6 +18,7 @@ from scaler.core.model import Decision, NoData, Stage
 from scaler.service.board import TriggerKey
 from scaler.service.loop import TickReport
 from scaler.service.registry import state_name
+from scaler.signals.turns import at_once
 
 Row: TypeAlias = NDArray[np.float64]
 """One row of ``COLUMNS``, or several; NaN where there was no data."""
@@ -242,7 +243,12 @@ class History:
 
     def take(self, report: TickReport) -> None:
         """Append one row per decided trigger; forget dropped ones."""
+        at_once(self.taking(report))
+
+    def taking(self, report: TickReport) -> Generator[None]:
+        """``take``, a trigger at a time."""
         for entry in report.entries:
+            yield
             decision = entry.decision
             if decision is None or decision.at_s != report.at_s:
                 continue

@@ -6,9 +6,9 @@ another.
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import structlog
 
@@ -20,10 +20,11 @@ from scaler.service.cluster import Cluster
 from scaler.service.registry import Basis, Entry, Registry
 from scaler.signals.kube.records import TargetState
 from scaler.signals.samples import PodSample, Source, TargetRef, TargetSamples
+from scaler.signals.turns import Turns, age, in_turns
 
 log = structlog.get_logger(__name__)
 
-SLICE = 4  # targets handled between two turns of the event loop: about 2 ms
+AGE_EVERY = 8  # targets, whose new states are some 2,000 objects
 UNDECIDED = "no good observation yet"
 COLLECT_MAX_S = 90.0  # beyond every source's own limit: one that keeps none must not end all ticks
 
@@ -58,6 +59,15 @@ class Sink(Protocol):
 
     def take(self, report: TickReport) -> None:
         """Take in one tick; must be quick and must not raise."""
+        ...
+
+
+@runtime_checkable
+class SlowSink(Sink, Protocol):
+    """A sink with something to do for every target."""
+
+    def taking(self, report: TickReport) -> Generator[None]:
+        """Take in one tick a step at a time: calls are answered between two of them."""
         ...
 
 
@@ -108,20 +118,22 @@ class Loop:
         began_s = self.clock.now_s()
         self.tick_number += 1
         self.registry.asked(self.board.take_asked(), began_s)
-        dropped = self.registry.refresh(began_s)
+        dropped = await in_turns(self.registry.refreshing(began_s))
         self.registry.thaw(began_s)
-        views = [view async for view in self._views()]
+        views = await self._views()
         samples = await self._collect(views, began_s)
         now_s = self.clock.now_s()
         published: dict[TriggerKey, Published] = {}
         changed: list[Entry] = []
+        turns = Turns()
         for place, view in enumerate(views):
-            if place % SLICE == 0:
-                await asyncio.sleep(0)
+            await turns.rest()
             before = view.entry.decision
             published[view.entry.key] = self._decide(view, samples, now_s)
             if _differs(before, view.entry.decision):
                 changed.append(view.entry)
+            if place % AGE_EVERY == 0:
+                age()
         decided_s = self.clock.now_s()
         report = TickReport(
             at_s=now_s,
@@ -147,12 +159,13 @@ class Loop:
         async with asyncio.timeout(self.collect_max_s):
             return await self.source.collect(tuple(targets.values()), now_s)
 
-    async def _views(self) -> AsyncIterator[View]:
-        """The view of every entry, a slice at a time."""
-        for place, entry in enumerate(tuple(self.registry.entries.values())):
-            if place % SLICE == 0:
-                await asyncio.sleep(0)
-            yield self._view(entry)
+    async def _views(self) -> list[View]:
+        """The view of every entry."""
+        turns, views = Turns(), []
+        for entry in tuple(self.registry.entries.values()):
+            await turns.rest()
+            views.append(self._view(entry))
+        return views
 
     async def _publish(self, published: Mapping[TriggerKey, Published], report: TickReport) -> None:
         self.board.publish(published)
@@ -160,7 +173,10 @@ class Loop:
             self.board.drop(key)
         for sink in self.sinks:
             await asyncio.sleep(0)
-            sink.take(report)
+            if isinstance(sink, SlowSink):
+                await in_turns(sink.taking(report))
+            else:
+                sink.take(report)
 
     def _view(self, entry: Entry) -> View:
         """The target of an entry with its pods, as the cluster knows them now."""

@@ -9,7 +9,7 @@ import re
 import threading
 import zlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +20,7 @@ from scaler.service.board import TriggerKey
 from scaler.service.codec import decode, encode
 from scaler.service.loop import TickReport
 from scaler.service.registry import state_name
+from scaler.signals.turns import at_once
 
 ROOM_BYTES = 6 << 20
 RECORD_BYTES = 190  # of one in a block; measured on two days of a simulated fleet
@@ -86,6 +87,10 @@ class Moments:
 
     def take(self, report: TickReport) -> None:
         """Keep what changed, and of the rest as much as there is room for; forget what is gone."""
+        at_once(self.taking(report))
+
+    def taking(self, report: TickReport) -> Generator[None]:
+        """``take``, a trigger at a time."""
         with self._lock:
             for key in report.dropped:
                 self._pasts.pop(key, None)
@@ -96,13 +101,14 @@ class Moments:
         self._pending = [one for one in self._pending if not one.done()]
         if len(self._pending) >= PENDING_MAX:
             return
-        made = [
-            (entry.key, entry.decision)
-            for entry in report.entries
-            if entry.decision is not None
-            and entry.decision.at_s == report.at_s
-            and self._wanted(entry.key, entry.decision)
-        ]
+        made: list[tuple[TriggerKey, Decision]] = []
+        for entry in report.entries:
+            yield
+            decision = entry.decision
+            if decision is None or decision.at_s != report.at_s:
+                continue
+            if self._wanted(entry.key, decision):
+                made.append((entry.key, decision))
         if self._executor is None:
             self._keep(made)
         elif made:

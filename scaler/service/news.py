@@ -1,6 +1,7 @@
 """What an operator must know: a log line when a decision changes, events for the rest."""
 
 import math
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from scaler.service.board import TriggerKey
 from scaler.service.events import EventReason, Subject
 from scaler.service.loop import TickReport
 from scaler.service.registry import Entry
+from scaler.signals.turns import at_once
 
 log = structlog.get_logger("scaler.decision")
 
@@ -54,7 +56,12 @@ class News:
 
     def take(self, report: TickReport) -> None:
         """Say what changed in one tick."""
+        at_once(self.taking(report))
+
+    def taking(self, report: TickReport) -> Generator[None]:
+        """``take``, a trigger at a time."""
         for entry in report.changed:
+            yield
             if entry.decision is not None:
                 log.info(
                     headline(entry.decision),
@@ -65,6 +72,7 @@ class News:
                     mode=entry.policy.mode.value,
                 )
         for entry in report.entries:
+            yield
             self._compare(entry)
         for key in report.dropped:
             self._last.pop(key, None)

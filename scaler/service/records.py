@@ -5,7 +5,7 @@ import gzip
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from scaler.core.policy import PolicyState
 from scaler.service.codec import SCHEMA_VERSION, DecisionRecord, StateRecord, encode
 from scaler.service.loop import TickReport
 from scaler.service.registry import Basis, Entry, state_name
+from scaler.signals.turns import at_once
 
 log = structlog.get_logger(__name__)
 
@@ -55,12 +56,19 @@ class DecisionLog:
 
     def take(self, report: TickReport) -> None:
         """Hand over one record per decided trigger, with a state record first where it is due."""
+        at_once(self.taking(report))
+
+    def taking(self, report: TickReport) -> Generator[None]:
+        """``take``, a trigger at a time."""
         if self._writing is not None and not self._writing.done():
             self._fail("the write of an earlier tick has not ended")
             return
         if self._writing is None or not self._writing.result():
             self._followed.clear()
-        records = [record for entry in report.entries for record in self._records(entry, report)]
+        records: list[Record] = []
+        for entry in report.entries:
+            yield
+            records += self._records(entry, report)
         for key in report.dropped:
             self._followed.pop(state_name(key), None)
         if records:

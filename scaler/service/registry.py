@@ -6,7 +6,7 @@ loop) owns the registry; gRPC calls only ``admit`` a key they have not seen.
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -22,6 +22,7 @@ from scaler.service.board import TriggerKey
 from scaler.service.cluster import Cluster, TriggerFacts
 from scaler.signals.samples import PodRef, TargetRef
 from scaler.signals.tracker import TargetTracker, TrackerSettings
+from scaler.signals.turns import at_once
 from scaler.trigger import Trigger, parse, relevant
 
 log = structlog.get_logger(__name__)
@@ -121,8 +122,16 @@ class Registry:
         Returns:
             The keys that expired and were dropped.
         """
+        return at_once(self.refreshing(now_s))
+
+    def refreshing(self, now_s: float) -> Generator[None, None, tuple[TriggerKey, ...]]:
+        """``refresh``, a trigger at a time: a new one costs a millisecond."""
         self._now_s = now_s
-        crowded = not all([*self._see_own(now_s), *self._see_calls(now_s)])
+        crowded = False
+        for seen in (self._see_own(now_s), self._see_calls(now_s)):
+            for taken in seen:
+                crowded = crowded or not taken
+                yield
         if crowded and not self._crowded:
             log.warning(
                 "more triggers than are kept",

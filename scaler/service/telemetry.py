@@ -5,6 +5,7 @@ is gone leaves no series behind.
 """
 
 import threading
+from collections import Counter as Counts
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -61,10 +62,13 @@ class Telemetry(Collector):
         self.counter("decision_changes_total").inc(len(report.changed))
         self.gauge("targets").set(len(report.entries))
         self.gauge("targets_faulty").set(sum(bool(entry.faults) for entry in report.entries))
-        stages = self.counter("decisions_total")
-        for entry in report.entries:
-            if entry.decision is not None and entry.decision.at_s == report.at_s:
-                stages.labels(entry.decision.decided_by.value).inc()
+        stages = Counts(
+            entry.decision.decided_by.value
+            for entry in report.entries
+            if entry.decision is not None and entry.decision.at_s == report.at_s
+        )
+        for stage, count in stages.items():
+            self.counter("decisions_total").labels(stage).inc(count)
 
     def observe_sources(self, outcomes: Mapping[str, Outcome]) -> None:
         """Take in what became of each source's collections so far."""

@@ -60,6 +60,7 @@ class PrometheusSource:
         result = {
             target.key: TargetSamples(target=target, at_s=now_s, failure=_unserved(target))
             for target in targets
+            if not (self.serves(target) and target.namespace)
         }
         if served:
             result.update(await self._collect(served, now_s, until_s))

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from scaler.core.model import Cause, Latency, NoData, Signal
 from scaler.signals.samples import GpuSample, PodSample, Source, TargetRef, TargetSamples
+from scaler.signals.turns import Turns
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +82,11 @@ class SourceSet:
             for source in self._sources
         }
         brought = await self._ask(asked, now_s)
-        return {target.key: self._merged(target, now_s, brought) for target in targets}
+        turns, merged = Turns(), {}
+        for target in targets:
+            await turns.rest()
+            merged[target.key] = self._merged(target, now_s, brought)
+        return merged
 
     async def close(self) -> None:
         """Close every source."""
@@ -115,7 +120,8 @@ class SourceSet:
         try:
             result = await source.collect(targets, now_s)
         finally:
-            self._count(source, result.values(), loop.time() - began_s, source.attempts - before)
+            duration_s, attempts = loop.time() - began_s, source.attempts - before
+            await self._count(source, result.values(), duration_s, attempts)
         return result
 
     def _result(
@@ -137,7 +143,7 @@ class SourceSet:
         detail = f"{name}: defect in this program: {type(defect).__name__}"
         return _failed(targets, now_s, NoData(cause=Cause.UNREACHABLE, detail=detail))
 
-    def _count(
+    async def _count(
         self,
         source: RoutedSource,
         brought: Iterable[TargetSamples],
@@ -148,7 +154,9 @@ class SourceSet:
         missing = dict(so_far.missing)
         samples = 0
         good = False
+        turns = Turns()
         for one in brought:
+            await turns.rest()
             good = good or one.failure is None
             for sample in (*one.pods.values(), *one.gpus.values()):
                 if isinstance(sample, NoData):

@@ -1,6 +1,7 @@
 """The loop on virtual time: what is answered in each state, and what a fault may touch."""
 
 import asyncio
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from scaler.config import ProfileConfig
 from scaler.core.model import Cause, NoData, Verdict
 from scaler.service.board import AnswerState, NoAnswer, Published, Silence
 from scaler.service.loop import TickReport, as_published
+from scaler.signals import turns
 from tests.service.fakes import Fleet, World, counted, key, scaled, world
 
 DOWN = NoData(cause=Cause.UNREACHABLE, detail="connection refused")
@@ -305,22 +307,50 @@ async def test_a_tick_longer_than_its_interval_is_followed_at_once() -> None:
     assert starts[1] - starts[0] == 20.0
 
 
-async def test_a_thousand_targets_leave_others_their_turns() -> None:
+async def test_a_thousand_targets_leave_others_their_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "TURN_S", 0.0)  # else as many as the machine is slow
     names = [f"chat-{number}" for number in range(1000)]
     made = world(*names)
-    turns = 0
+    taken = 0
 
     async def other() -> None:
-        nonlocal turns
+        nonlocal taken
         while True:
-            turns += 1
+            taken += 1
             await asyncio.sleep(0)
 
     beside = asyncio.create_task(other())
     await made.tick(1)
     beside.cancel()
-    assert turns >= 2 * 1000 / 4  # a turn for every four views and for every four decisions
+    assert taken >= 3 * 1000  # a turn for every trigger taken in, every view and every decision
     assert len(made.board.entries) == 1000
+
+
+async def test_a_slow_sink_takes_a_tick_in_turns_and_ends_before_the_next_sink(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "TURN_S", 0.0)
+    seen: list[str] = []
+
+    class Slow:
+        def take(self, report: TickReport) -> None:
+            raise AssertionError("taken in one go")
+
+        def taking(self, report: TickReport) -> Generator[None]:
+            asyncio.get_running_loop().call_soon(seen.append, "another's turn")
+            for entry in report.entries:
+                yield
+                seen.append(entry.key.name)
+
+    class Quick:
+        def take(self, report: TickReport) -> None:
+            seen.append("next sink")
+
+    made = world("one", "two", sinks=(Slow(), Quick()))
+    await made.tick(1)
+    assert seen == ["another's turn", "one", "two", "next sink"]
 
 
 async def test_dropped_triggers_leave_the_board() -> None:
