@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from scaler.signals.prometheus_answer import Answer, Cell, Notes, breathe, open_answer, reading
 from scaler.signals.prometheus_http import Reply
 from scaler.signals.readers import CompactRow, Labels, PodKey
+from scaler.signals.turns import age
 
 T = TypeVar("T", bound=Hashable)
 
@@ -117,6 +118,7 @@ def in_slices(rows: PodRows, slice_pods: int) -> Iterator[PodKey]:
     """Every pod, with a pause for other threads after each slice."""
     for index, key in enumerate(list(rows.pods())):
         if index % slice_pods == slice_pods - 1:
+            age()
             breathe()
         yield key
 
