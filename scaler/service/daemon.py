@@ -51,7 +51,7 @@ from scaler.service.web.app import Parts, make_app
 log = structlog.get_logger(__name__)
 
 # Measured with 1,000 targets of 10 pods: a worker thread hands the interpreter's lock over in time;
-# gRPC's cycles go in many collections of 1 ms, not few of 100; what is old is visited twice an hour.
+# gRPC's cycles go in many collections of 1 ms, not few of 100; the old are visited twice an hour.
 SWITCH_INTERVAL_S = 0.0005
 GC_THRESHOLDS = (2_000, 50_000, 10)
 RELOAD_EVERY_S = 5.0
