@@ -238,6 +238,20 @@ class HoldDownConfig:
         tune=True,
         why="a load gone in minutes comes back: what is kept for it fades by a third in 36 min",
     )
+    ease_spent_ratio: float = setting(
+        1.5,
+        low=0.0,
+        high=10.0,
+        tune=True,
+        why="margins and release are whole where so much of the budget is spent; 0: always",
+    )
+    ease_min_ratio: float = setting(
+        0.3,
+        low=0.0,
+        high=1.0,
+        tune=True,
+        why="what is left of them while nothing is: 3 % fewer GPU-hours than whole ones",
+    )
     scatter_factor: float = setting(
         2.0,
         low=0.0,

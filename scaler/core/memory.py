@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from scaler.core.budget import BudgetState
+from scaler.core.budget import Budget, BudgetState
 from scaler.core.capacity import CapacityState
 from scaler.core.capacity_shown import Shown
-from scaler.core.config import PolicyConfig
+from scaler.core.config import HoldDownConfig, PolicyConfig
 from scaler.core.demand import DemandState
 from scaler.core.forecast import ForecastState
 from scaler.core.made import maker
@@ -22,7 +22,8 @@ class PolicyState:
     ``load`` is the last one in replicas' worth.  ``work_level`` is its mean over some minutes, and
     ``work_peak`` what is left of the highest level, as ``peak_of`` lets it fade: both at the
     prior's prices, because what a replica carries is learned meanwhile, and a load of an hour ago
-    that was believed to be four times as large would keep four times the replicas;
+    that was believed to be four times as large would keep four times the replicas; ``settled`` is
+    the highest peak since the count was set, in replicas' worth;
     ``raised_at_s`` is when the count last rose.
     ``good_at_s`` is the last decision from good data, ``last_count`` what it wanted,
     ``last_ready`` the ready replicas it saw.  ``idle_since_s`` is when an unbroken idleness began,
@@ -39,6 +40,7 @@ class PolicyState:
     work_level: float | None = None
     level_at_s: float = 0.0
     work_peak: float = 0.0
+    settled: float = 0.0
     raised_at_s: float | None = None
     seen: Seen = ()
     good_at_s: float | None = None
@@ -62,16 +64,31 @@ def level_of(work: float, state: PolicyState, config: PolicyConfig, now_s: float
     return kept * state.work_level + (1.0 - kept) * work
 
 
-def peak_of(level: float, state: PolicyState, config: PolicyConfig, now_s: float) -> float:
+def peak_of(
+    level: float, state: PolicyState, config: PolicyConfig, now_s: float, *, ease: float = 1.0
+) -> float:
     """The level, or what is left of a higher one: that fades with ``hold_down.release_s``.
 
     A load that drifts away falls more slowly than that and is followed at once.  One that is gone
-    within minutes is likely to be back: batch clients, deployments, tenants that switch.
+    within minutes is likely to be back: batch clients, deployments, tenants that switch.  ``ease``
+    is the part of the release that is left while misses are cheap.
     """
-    if config.hold_down.release_s <= 0.0:
+    release_s = ease * config.hold_down.release_s
+    if release_s <= 0.0:
         return level
-    left = decay(now_s - state.level_at_s, config.hold_down.release_s) * state.work_peak
+    left = decay(now_s - state.level_at_s, release_s) * state.work_peak
     return max(level, left)
+
+
+def ease_of(budget: Budget, config: HoldDownConfig) -> float:
+    """The part of the margins and the release of the way down that what is spent asks for.
+
+    All of it where ``ease_spent_ratio`` of the budget is spent, in proportion below that: a margin
+    guards against misses, and as long as hardly any are counted, they are cheap.
+    """
+    if config.ease_spent_ratio <= 0.0:
+        return 1.0
+    return min(max(budget.spent_ratio / config.ease_spent_ratio, config.ease_min_ratio), 1.0)
 
 
 def count_before(state: PolicyState, config: PolicyConfig, wanted: int, now_s: float) -> int:

@@ -13,6 +13,7 @@ from scaler.core.idle import idle_proven, is_asked, is_idle
 from scaler.core.memory import (
     PolicyState,
     count_before,
+    ease_of,
     level_of,
     make_policy_state,
     peak_of,
@@ -132,6 +133,7 @@ def _fresh(
         work_level=at.level / made.scale,
         level_at_s=now_s,
         work_peak=at.peak / made.scale,
+        settled=at.settled if decision.would_be == state.last_count else at.peak,
         raised_at_s=now_s if decision.would_be > at.before else rose_at_s,
         seen=sight.seen,
         good_at_s=now_s,
@@ -187,6 +189,8 @@ def _situation(
         # Asked for a moment ago, no pod scheduled yet: they come, and asking twice is overshoot.
         coming += max(wanted - ready - replicas.starting - stuck, 0)
     level = level_of(made.load / made.scale, state, config, made.now_s)
+    ease = ease_of(budget, config.hold_down)
+    peak = peak_of(level, state, config, made.now_s, ease=ease) * made.scale
     return make_situation(
         now_s=made.now_s,
         observation=observation,
@@ -198,7 +202,9 @@ def _situation(
         config=config,
         load=made.load,
         level=level * made.scale,
-        peak=peak_of(level, state, config, made.now_s) * made.scale,
+        peak=peak,
+        settled=max(state.settled, peak),
+        ease=ease,
         before=count_before(state, config, wanted, made.now_s),
         falling=state.last_count is not None and state.last_count < wanted,
         wanted=wanted,

@@ -39,8 +39,9 @@ class Situation:
 
     ``coming`` counts starting replicas that have not expired, ``stuck`` those that cannot be
     scheduled or crash-loop; ``load`` is the demand in replicas' worth of busy time and ``level``
-    the same over some minutes, ``peak`` what is left of the highest level; ``before`` is the count
-    the policy wanted last;
+    the same over some minutes, ``peak`` what is left of the highest level, ``settled`` the highest
+    peak since the count was set; ``ease`` is the part of the margins and the release of the way
+    down that the budget leaves; ``before`` is the count the policy wanted last;
     ``falling`` says that it wanted fewer than are wanted now, and was not obeyed yet;
     ``latency_step_at_s`` is when a latency signal last added replicas, ``ready_rose_at_s`` when
     replicas last became ready.
@@ -57,6 +58,8 @@ class Situation:
     load: float
     level: float
     peak: float
+    settled: float
+    ease: float
     before: int
     falling: bool
     wanted: int

@@ -14,6 +14,8 @@ from scaler.core.sizing import load_sigma, make_margins
 Steps = tuple[Step, ...]
 
 _STAGES = {signal: Stage(signal.value) for signal in Signal}
+_GONE_RATIO = 0.05  # of the load since the count was set: less is no fall
+_GONE_SIGMAS = 8.0  # of its noise: from the highest of a day to the lowest of the same load
 
 
 def count_of(steps: Steps) -> int:
@@ -40,34 +42,56 @@ def binding(proposals: tuple[Proposal, ...]) -> Steps:
 def keep(steps: Steps, at: Situation) -> Steps:
     """Go down only as far as the remaining replicas carry the load with a margin: N/(N-1).
 
-    The load is its level over some minutes, what is left of a higher one that was there not long
-    ago, or the highest that is forecast for the time in which a replica would have to be started
-    again.  However cheap a miss, some standard deviations are
-    left, or the replica would be wanted back at once.  A step down begins only where the count
-    would also carry some standard deviations of the level's own noise, which is a dead band: it
-    grows with the square root of the load, while a replica's worth stays one.
+    The load is what is left of its highest level over some minutes, or the highest that is forecast
+    for the time in which a replica would have to be started again.  The margin is a share of it and
+    some standard deviations, or the replica would be wanted back at once; both shrink while misses
+    are cheap (``Situation.ease``).
     """
     count = count_of(steps)
     if count >= at.wanted:
         return steps
     hold = at.config.hold_down
-    load = max(at.peak, at.forecast.load_horizon) * (1.0 + hold.margin_ratio)
-    band = hold.scatter_factor * load_sigma(load, at.capacity, over_s=hold.level_s)
-    sigmas = max(at.margins.sigmas, hold.sigma_min_factor)
-    margins = make_margins(
-        sigmas=sigmas, forecast=at.margins.forecast, capacity_ratio=at.margins.capacity_ratio
-    )
-    if not at.falling and sized(at, load + band, margins) >= at.wanted:
-        load += band
-    replicas = min(max(count, sized(at, load, margins)), at.wanted)
+    load = max(at.peak, at.forecast.load_horizon)
+    sigma = load_sigma(load, at.capacity, over_s=hold.level_s)
+    band = hold.scatter_factor * sigma
+    begun = at.falling or _begins(at, load, band=band, sigma=sigma)
+    ease = at.ease if begun else 1.0
+    replicas = min(max(count, _carrying(at, load, ease)), at.wanted) if begun else at.wanted
     terms = (
-        ("margin_ratio", hold.margin_ratio),
+        ("margin_ratio", ease * hold.margin_ratio),
         ("load", load),
         ("level", at.level),
-        ("sigmas", sigmas),
-        ("band", band),
+        ("sigmas", _kept_sigmas(at, ease)),
+        ("band", 0.0 if begun else band),
     )
     return then(steps, Stage.KEEP, replicas, terms)
+
+
+def _begins(at: Situation, load: float, *, band: float, sigma: float) -> bool:
+    """Whether a step down begins: past a dead band of the load's own noise.
+
+    The band grows with the square root of the load, while a replica's worth stays one.  With the
+    eased margin only after the load has fallen since the count was set: that misses have become
+    cheap is no reason to move a count that holds a constant load.
+    """
+    if _carrying(at, load, 1.0, band=band) < at.wanted:
+        return True
+    gone = max(_GONE_RATIO * load, _GONE_SIGMAS * sigma)
+    return at.peak + gone <= at.settled and _carrying(at, load, at.ease, band=band) < at.wanted
+
+
+def _carrying(at: Situation, load: float, ease: float, *, band: float = 0.0) -> int:
+    """Replicas that carry ``load`` with that part of the margin of the way down."""
+    margins = make_margins(
+        sigmas=_kept_sigmas(at, ease),
+        forecast=at.margins.forecast,
+        capacity_ratio=at.margins.capacity_ratio,
+    )
+    return sized(at, load * (1.0 + ease * at.config.hold_down.margin_ratio) + band, margins)
+
+
+def _kept_sigmas(at: Situation, ease: float) -> float:
+    return max(at.margins.sigmas, ease * at.config.hold_down.sigma_min_factor)
 
 
 def veto(steps: Steps, at: Situation) -> Steps:

@@ -119,5 +119,7 @@ def test_a_plain_field_is_no_setting() -> None:
         "hold_down.margin_ratio",
         "hold_down.sigma_min_factor",
         "hold_down.release_s",
+        "hold_down.ease_spent_ratio",
+        "hold_down.ease_min_ratio",
         "hold_down.scatter_factor",
     ]

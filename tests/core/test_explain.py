@@ -47,7 +47,7 @@ SHOWN: dict[Stage, tuple[PolicyConfig, str, str]] = {
         "at_s ready | want\n 0 5 | 5",
         "held: the count rose 0 s ago",
     ),
-    Stage.KEEP: (CONFIG, "at_s ready rate | want\n 0 4 4.7 | 4", "a load of 3.23 with 10%"),
+    Stage.KEEP: (CONFIG, "at_s ready rate | want\n 0 4 4.7 | 4", "a load of 2.94 with 10%"),
     Stage.VETO: (
         NO_HOLD,
         "at_s ready rate waiting ttft | want\n0 4 . . 0:0:0:0:0 | .\n15 4 2.6 1 94:3:3:0:0 | 4",

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scaler.core.budget import Budget
 from scaler.core.config import HoldDownConfig, PolicyConfig
-from scaler.core.memory import PolicyState, peak_of
+from scaler.core.memory import PolicyState, ease_of, peak_of
 from tests.core.play import CONFIG, play
 
 RELEASED = PolicyConfig(hold_down=HoldDownConfig(release_s=3600.0))
@@ -62,7 +63,7 @@ def test_a_load_that_is_gone_within_minutes_is_let_go_in_steps() -> None:
     )
     last = dict(seen.decisions[-1].steps[-1].terms)
     assert last["level"] < 0.01
-    assert last["load"] == pytest.approx(3.44 * math.exp(-1965.0 / 3600.0), rel=0.01)
+    assert last["load"] == pytest.approx(3.125 * math.exp(-1965.0 / 3600.0), rel=0.01)
 
 
 def test_a_load_that_drifts_away_is_followed_at_once() -> None:
@@ -75,3 +76,64 @@ def test_a_load_that_drifts_away_is_followed_at_once() -> None:
     slow, fast = (play(f"at_s ready rate | want\n{rows}", one).decisions for one in (config, free))
     assert [one.would_be for one in slow] == [one.would_be for one in fast]
     assert slow[-1].would_be < slow[0].would_be
+
+
+@pytest.mark.parametrize(
+    ("spent", "part"), [(0.0, 0.25), (0.4, 0.25), (1.0, 0.5), (2.0, 1.0), (9.0, 1.0)]
+)
+def test_margins_of_the_way_down_are_what_is_spent_of_the_budget(spent: float, part: float) -> None:
+    config = HoldDownConfig(ease_spent_ratio=2.0, ease_min_ratio=0.25)
+    budget = Budget(allowed_ratio=0.01, unavoidable_ratio=0.0, spent_ratio=spent, price_factor=1.0)
+    assert ease_of(budget, config) == part
+    assert ease_of(budget, replace(config, ease_spent_ratio=0.0)) == 1.0
+
+
+def test_an_eased_release_fades_sooner() -> None:
+    state = PolicyState(work_peak=8.0)
+    assert peak_of(1.0, state, RELEASED, 1800.0, ease=0.5) == pytest.approx(8.0 / math.e)
+    assert peak_of(1.0, state, RELEASED, 1800.0, ease=0.0) == 1.0
+
+
+EASED = replace(
+    CONFIG,
+    hold_down=replace(
+        CONFIG.hold_down,
+        level_s=240.0,
+        margin_ratio=0.3,
+        ease_spent_ratio=2.0,
+        ease_min_ratio=0.0,
+    ),
+)
+FALL = """
+   at_s  ready  rate  ttft   | want  decided_by
+      0      8    12  {ttft} |    8  .
+    ...
+   7200      8   9.6  {ttft} |    .  .
+    ...
+  14400      8   9.6  {ttft} |    {want}  {by}
+"""
+
+
+@pytest.mark.parametrize(
+    ("ttft", "want", "by"), [("100:0:0:0:0", 7, "keep"), ("98:0:0:2:0", 8, "keep")]
+)
+def test_a_fall_keeps_less_to_spare_while_misses_are_cheap(ttft: str, want: int, by: str) -> None:
+    """9.6 * 0.625 = 6.0 replicas: with 30 % to spare 7.8, with 6 % 6.4.
+
+    No miss: the prior's half of a budget in 2 h is a sixth of one after 4 h more.  Two in a hundred
+    late where one may be: twice the budget, so all of the margin.
+    """
+    play(FALL.format(ttft=ttft, want=want, by=by), EASED)
+
+
+def test_cheap_misses_alone_move_no_count() -> None:
+    """Eight were set for this load; that seven would do by now is no reason to move."""
+    play(
+        """
+       at_s  ready  rate  ttft        | want
+          0      8   9.6  100:0:0:0:0 |    8
+        ...
+      28800      8   9.6  100:0:0:0:0 |    8
+        """,
+        EASED,
+    )
