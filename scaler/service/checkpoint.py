@@ -9,17 +9,18 @@ import structlog
 
 from scaler.core.policy import PolicyState
 from scaler.errors import SignalError
-from scaler.service.codec import SCHEMA_VERSION, Checkpoint, decode, encode
+from scaler.service.codec import SCHEMA_VERSION, Checkpoint, decode, encode_in_parts
 
 log = structlog.get_logger(__name__)
 
 
 def save(path: Path, states: Mapping[str, PolicyState], now_s: float) -> None:
     """Write the states so that a crash leaves either the old file or the new one, never half."""
-    data = encode(Checkpoint(schema=SCHEMA_VERSION, at_s=now_s, states=dict(states)))
+    made = Checkpoint(schema=SCHEMA_VERSION, at_s=now_s, states=dict(states))
     beside = path.with_name(path.name + ".new")
     with beside.open("wb") as file:
-        file.write(data)
+        for part in encode_in_parts(made, "states"):
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)

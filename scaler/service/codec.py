@@ -5,7 +5,8 @@ decision and the settings' hash, or ``{"kind": "state", ...}`` with what the nex
 from.
 """
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar, cast
@@ -63,6 +64,20 @@ class Checkpoint:
 def encode(value: Any) -> bytes:
     """One line of JSON without the line end."""
     return msgspec.json.encode(value)
+
+
+def encode_in_parts(value: Any, field: str) -> Iterator[bytes]:
+    """The same line in parts, one for each item of ``field``, the last field and a mapping.
+
+    The states of a thousand targets in one go would keep every thread from running for 40 ms.
+    """
+    assert dataclasses.fields(value)[-1].name == field, f"{field} must be the last field"
+    yield encode(dataclasses.replace(value, **{field: {}}))[: -len("}}")]
+    comma = b""
+    for name, item in getattr(value, field).items():
+        yield b"%b%b:%b" % (comma, encode(name), encode(item))
+        comma = b","
+    yield b"}}"
 
 
 def decode(kind: type[Made], data: bytes) -> Made:

@@ -88,7 +88,7 @@ class DecisionLog:
             config_hash=basis.hash,
             decision=decision,
         )
-        name = state_name(entry.key)
+        name = entry.state_name
         followed = self._followed.get(name)
         self._followed[name] = _Followed(state=basis.after, hash=basis.hash)
         if followed and followed.state is basis.before and followed.hash == basis.hash:

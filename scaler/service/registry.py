@@ -85,6 +85,11 @@ class Entry:
         """``kind/name`` of the target, for people and metrics."""
         return f"{self.target.kind}/{self.target.name}" if self.target else "unknown"
 
+    @property
+    def state_name(self) -> str:
+        """``namespace/name/id``, as ``state_name`` makes it of a key alone."""
+        return f"{self.key.namespace}/{self.key.name}/{self.id}"
+
 
 def entry_id(key: TriggerKey) -> str:
     """Eight hexadecimal digits that tell two triggers of one object apart."""
@@ -174,7 +179,7 @@ class Registry:
         States that are not claimed yet are among them: a daemon that ends before it has seen its
         targets must not forget them.
         """
-        own = {state_name(entry.key): entry.state for entry in self.entries.values()}
+        own = {entry.state_name: entry.state for entry in self.entries.values()}
         return {**self._saved, **own}
 
     def _see_own(self, now_s: float) -> Iterator[bool]:
@@ -218,7 +223,7 @@ class Registry:
         return entry
 
     def _restore(self, entry: Entry) -> None:
-        saved = self._saved.pop(state_name(entry.key), None)
+        saved = self._saved.pop(entry.state_name, None)
         if saved is not None:
             entry.state = saved
 

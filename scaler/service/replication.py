@@ -7,7 +7,7 @@ the load itself, so a failover never lowers a count.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 
 import aiohttp
@@ -17,9 +17,10 @@ import structlog
 from scaler.core.policy import PolicyState
 from scaler.service.board import Board, Published, TriggerKey
 from scaler.service.clock import Clock
-from scaler.service.codec import SCHEMA_VERSION
+from scaler.service.codec import SCHEMA_VERSION, encode_in_parts
 from scaler.service.loop import TickReport
 from scaler.service.registry import Registry
+from scaler.signals.turns import at_once
 
 log = structlog.get_logger(__name__)
 
@@ -75,18 +76,25 @@ class Publisher:
 
     def snapshot(self) -> bytes:
         """The snapshot as JSON."""
-        return msgspec.json.encode(
-            Snapshot(
-                schema=SCHEMA_VERSION,
-                tick=self._tick,
-                at_s=self._at_s,
-                served_at_s=self._clock.now_s(),
-                answers=tuple(
-                    Answer(key=key, published=entry) for key, entry in self._board.entries.items()
-                ),
-                states=self._registry.states(),
-            )
+        return at_once(self.encoding())
+
+    def encoding(self) -> Generator[None, None, bytes]:
+        """``snapshot``, of one moment, a state at a time."""
+        made = Snapshot(
+            schema=SCHEMA_VERSION,
+            tick=self._tick,
+            at_s=self._at_s,
+            served_at_s=self._clock.now_s(),
+            answers=tuple(
+                Answer(key=key, published=entry) for key, entry in self._board.entries.items()
+            ),
+            states=self._registry.states(),
         )
+        parts: list[bytes] = []
+        for part in encode_in_parts(made, "states"):
+            parts.append(part)
+            yield
+        return b"".join(parts)
 
 
 class Follower:

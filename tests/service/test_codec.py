@@ -11,7 +11,14 @@ from scaler.core.capacity_shown import Shown
 from scaler.core.config import PolicyConfig
 from scaler.core.policy import PolicyState
 from scaler.errors import SignalError
-from scaler.service.codec import SCHEMA_VERSION, Checkpoint, StateRecord, decode, encode
+from scaler.service.codec import (
+    SCHEMA_VERSION,
+    Checkpoint,
+    StateRecord,
+    decode,
+    encode,
+    encode_in_parts,
+)
 from tests.service.fakes import START_S, world
 
 
@@ -33,6 +40,17 @@ async def test_a_state_comes_back_bit_by_bit() -> None:
     again = decode(Checkpoint, encode(checkpoint(a=state)))
     assert again == checkpoint(a=state)
     assert encode(again) == encode(checkpoint(a=state))
+
+
+async def test_the_parts_of_a_checkpoint_are_the_whole_and_none_has_two_states() -> None:
+    lived_in = await lived()
+    names = ["llm/chat/0123", 'of "quotes" \\ and \n lines/\u00e9']
+    for states in ({}, {names[0]: lived_in}, dict.fromkeys(names, lived_in)):
+        parts = [*encode_in_parts(checkpoint(**states), "states")]
+        assert b"".join(parts) == encode(checkpoint(**states))
+        assert len(parts) == len(states) + 2
+    with pytest.raises(AssertionError, match="at_s must be the last field"):
+        next(encode_in_parts(checkpoint(), "at_s"))
 
 
 @pytest.mark.parametrize("value", [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, -0.0, 1e22])

@@ -21,6 +21,7 @@ from scaler.service.replication import SNAPSHOT_PATH, TICK_HEADER, Publisher
 from scaler.service.telemetry import Telemetry
 from scaler.service.web.assets import assets
 from scaler.service.web.views import basis, detail, past, summary
+from scaler.signals.turns import in_turns
 
 PROXY_TIMEOUT_S = 5.0
 PASSED_ON = "X-Passed-On"  # by a daemon that follows: it is not passed on again
@@ -187,7 +188,7 @@ class _Handlers:
         if request.headers.get(TICK_HEADER) == tick:
             return web.Response(status=304, headers={TICK_HEADER: tick})
         return web.Response(
-            body=self._parts.publisher.snapshot(),
+            body=await in_turns(self._parts.publisher.encoding()),
             content_type="application/json",
             headers={TICK_HEADER: tick},
         )
