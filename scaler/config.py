@@ -143,8 +143,15 @@ def as_tree(config: Any) -> dict[str, Any]:
 
 def config_hash(config: Any) -> str:
     """Twelve hexadecimal digits that identify the settings: equal settings, equal hash."""
-    text = json.dumps(as_tree(config), sort_keys=True)
+    text = json.dumps(config, default=_plain, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    """A dataclass by its fields, which need no copy to be written; all else as text."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return str(value)
 
 
 __all__ = [

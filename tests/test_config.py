@@ -1,6 +1,8 @@
 """The tree of settings: where it comes from, and every fault of it at once."""
 
 import dataclasses
+import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -364,6 +366,9 @@ def test_equal_settings_have_equal_hashes_whatever_their_order() -> None:
     assert config_hash(from_tree(turned)) == config_hash(from_tree(FULL))
     assert config_hash(from_tree({})) == config_hash(ScalerConfig())
     assert len(config_hash(ScalerConfig())) == 12
+    for config in (ScalerConfig(), from_tree(FULL)):  # records hold it: it must stay what it was
+        text = json.dumps(as_tree(config), sort_keys=True)
+        assert config_hash(config) == hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _changed(item: Declared) -> object:
