@@ -18,6 +18,7 @@ import structlog
 
 from scaler.signals.kube import wire
 from scaler.signals.kube.client import KubeClient, KubeError, Query
+from scaler.signals.turns import Turns
 
 Record = TypeVar("Record")
 
@@ -146,7 +147,9 @@ class Informer(Generic[Record]):
             if number and not page.metadata.continue_:
                 break
             page = await self._page(page.metadata.continue_)
+            turns = Turns()
             for raw in page.items or ():
+                await turns.rest()
                 self._read_into(found, raw)
         else:
             raise KubeError(f"LIST {self.path}: more than {PAGES_MAX} pages")
