@@ -239,18 +239,18 @@ class HoldDownConfig:
         why="a load gone in minutes comes back: what is kept for it fades by a third in 36 min",
     )
     ease_spent_ratio: float = setting(
-        1.5,
+        1.0,
         low=0.0,
         high=10.0,
         tune=True,
         why="margins and release are whole where so much of the budget is spent; 0: always",
     )
     ease_min_ratio: float = setting(
-        0.3,
+        0.5,
         low=0.0,
         high=1.0,
         tune=True,
-        why="what is left of them while nothing is: 3 % fewer GPU-hours than whole ones",
+        why="what is left of them while nothing is spent; at 0.3 more reversals, no more saved",
     )
     scatter_factor: float = setting(
         2.0,
