@@ -15,8 +15,12 @@ FROM python:3.13-slim-bookworm
 LABEL org.opencontainers.image.title="vllm-scaler" \
       org.opencontainers.image.description="A KEDA external scaler for vLLM" \
       org.opencontainers.image.licenses="Apache-2.0"
+# A collection reads bodies of megabytes.  With a threshold that is given they go back to the system
+# each time; else glibc raises it to the largest that was ever freed, and keeps 15 to 20 MiB.
 ENV PATH=/opt/scaler/bin:$PATH \
     MALLOC_ARENA_MAX=2 \
+    MALLOC_MMAP_THRESHOLD_=1048576 \
+    MALLOC_TRIM_THRESHOLD_=1048576 \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 COPY --from=build /opt/scaler /opt/scaler
