@@ -71,14 +71,8 @@ def estimate(
         observation, learned.capacity, config.capacity, ttft_s=config.slo.ttft_s
     )
     demand = demand_of(observation, demand_state, config.demand)
-    capacity = capacity_of(demand, capacity_state, config)
     unit_s = unlearned_cost_s(demand, config)
-    shown = Shown()
-    if is_unsure(capacity, capacity_state):
-        shown = see_shown(
-            observation, learned.shown, capacity_state, config, demand=demand, capacity=capacity
-        )
-        capacity = bounded(capacity, shown, unlearned_cost_s=unit_s)
+    capacity, shown = _carried(observation, demand, capacity_state, learned.shown, config)
     load = demand.requests_per_s * capacity.request_cost_s
     scale = capacity.request_cost_s / unit_s
     if config.forecaster is ForecasterName.LAST or demand_state.seen_at_s is None:
@@ -120,6 +114,21 @@ def estimate(
     return estimates, make_learned(
         demand=demand_state, capacity=capacity_state, forecast=forecast_state, shown=shown
     )
+
+
+def _carried(
+    observation: Observation,
+    demand: Demand,
+    state: CapacityState,
+    shown: Shown,
+    config: PolicyConfig,
+) -> tuple[Capacity, Shown]:
+    """What a replica carries as learned, or as shown while that is unsure."""
+    capacity = capacity_of(demand, state, config)
+    if not is_unsure(capacity, state):
+        return capacity, Shown()
+    shown = see_shown(observation, shown, state, config, demand=demand, capacity=capacity)
+    return bounded(capacity, shown, unlearned_cost_s=unlearned_cost_s(demand, config)), shown
 
 
 def _upper(outlook: Outlook, config: PolicyConfig, *, sigmas: float) -> float:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from scaler.core.budget import Budget, BudgetState, budget_of, sigmas, update_budget
 from scaler.core.config import PolicyConfig
-from scaler.core.estimates import Estimates, estimate, make_ahead, make_learned
+from scaler.core.estimates import Estimates, Learned, estimate, make_ahead, make_learned
 from scaler.core.idle import idle_proven, is_asked, is_idle
 from scaler.core.memory import (
     PolicyState,
@@ -93,15 +93,11 @@ def _fresh(
         hold_s=hold_span_s(config.hold_down, start_s),
         sigmas=sigmas(budget.price_factor, state.load),
     )
-    before = make_learned(
-        demand=state.demand, capacity=state.capacity, forecast=state.forecast, shown=state.shown
-    )
-    made, learned = estimate(observation, before, config, ahead=ahead, now_s=now_s)
+    made, learned = estimate(observation, _learned(state), config, ahead=ahead, now_s=now_s)
     at = _situation(observation, state, config, made, budget)
     proposals = propose(at)
     rose_at_s = raised_at_s(state, config, now_s)
-    steps = hold_down(keep(binding(proposals), at), at, rose_at_s, span_s=ahead.hold_s)
-    steps = no_api(lost_signal(veto(steps, at), at, sight.lost), at)
+    steps = _staged(proposals, at, sight, rose_at_s=rose_at_s, span_s=ahead.hold_s)
     idle_since_s = _idle_since(observation, state, config, now_s, sight)
     idle = idle_proven(idle_since_s, observation, config, now_s)
     if idle:  # said also where the count is 0 already: without the proof it would be 1
@@ -144,6 +140,20 @@ def _fresh(
         latency_step_at_s=_latency_step_at(at, proposals, state),
         ready_rose_at_s=at.ready_rose_at_s,
         asked_at_s=state.asked_at_s,
+    )
+
+
+def _staged(
+    proposals: tuple[Proposal, ...], at: Situation, sight: Sight, *, rose_at_s: float, span_s: float
+) -> Steps:
+    """What the stages make of the proposals, short of zero and the bounds."""
+    steps = hold_down(keep(binding(proposals), at), at, rose_at_s, span_s=span_s)
+    return no_api(lost_signal(veto(steps, at), at, sight.lost), at)
+
+
+def _learned(state: PolicyState) -> Learned:
+    return make_learned(
+        demand=state.demand, capacity=state.capacity, forecast=state.forecast, shown=state.shown
     )
 
 
