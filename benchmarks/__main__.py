@@ -17,6 +17,7 @@ RUNS = (
     ("capacity learned against the truth", "capacity", ()),
     ("forecasts against persistence", "forecasts", ()),
     ("scoreboard of the development traces, 12 hours of each", "scoreboard", ("--quick",)),
+    ("held-out days against peers tuned elsewhere", "held_out", ("--no-oracle",)),
     ("flapping: constant load, and reversals", "flapping", ()),
     ("robustness, one factor at a time", "robustness", ()),
 )
