@@ -103,4 +103,4 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(GIVE_UP_S):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
             await asyncio.sleep(0.002)
-    await asyncio.sleep(0)  # a change is seen at once, what follows from it a turn of the loop later
+    await asyncio.sleep(0)  # a change is seen at once, what follows from it a turn later
