@@ -37,8 +37,8 @@ async def leader_of(processes):
 
 
 async def test_failover_continues_from_the_last_state_and_never_lowers_a_count(cluster, tmp_path):
-    # The queue asks for more than the 8 that run, until the capacity is learned; the hold-down keeps
-    # that for longer than the failover takes.  Whoever did not take over the state answers fewer.
+    # The queue asks for more than the 8 that run, until the capacity is learned; the hold-down
+    # keeps that for longer than the failover takes.  Whoever has not the state answers fewer.
     await cluster.deploy("chat", replicas=8)
     cluster.load("chat", requests_per_s=10.0, running=30.0, waiting=20.0)
     holding = {"policy": {**QUICK["policy"], "hold_down": {"window_s": 120.0}}}
