@@ -288,16 +288,14 @@ def capacity_of(demand: Demand, state: CapacityState, policy: PolicyConfig) -> C
 
 def unlearned_cost_s(demand: Demand, policy: PolicyConfig) -> float:
     """Replica time of one request with the prior's step times: fixed weights of tokens."""
-    computed = demand.prompt_tokens_per_request * (1.0 - demand.cached_ratio)
-    return unlearned_work(computed, max(demand.output_tokens_per_request, 1.0), demand, policy)
-
-
-def unlearned_work(prompt: float, output: float, demand: Demand, policy: PolicyConfig) -> float:
-    """The same of so many computed prompt tokens and output tokens, in contexts of the demand."""
     config = policy.capacity
-    context = demand.prompt_tokens_per_request + 0.5 * max(demand.output_tokens_per_request, 1.0)
+    output = max(demand.output_tokens_per_request, 1.0)
+    context = demand.prompt_tokens_per_request + 0.5 * output
+    computed = demand.prompt_tokens_per_request * (1.0 - demand.cached_ratio)
     step_s = config.overhead_s / config.sequences_max + config.per_sequence_s
-    return prompt * config.per_prefill_token_s + output * (step_s + context * config.per_kv_token_s)
+    return computed * config.per_prefill_token_s + output * (
+        step_s + context * config.per_kv_token_s
+    )
 
 
 def _batch(demand: Demand, state: CapacityState, policy: PolicyConfig, times: StepTimes) -> Batch:

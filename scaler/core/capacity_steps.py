@@ -148,7 +148,9 @@ def learn(sample: Sample, before: Filter, config: CapacityConfig) -> Filter:
     w2 = a * p02 + b * p12 + c * p22 + d * p23
     w3 = a * p03 + b * p13 + c * p23 + d * p33
     noise = _BALANCE_SIGMA * _BALANCE_SIGMA + sample.sigma * sample.sigma
-    variance = a * w0 + b * w1 + c * w2 + d * w3 + noise
+    # Not below the noise: limits on the doubt alone (a narrower prior after a reload) leave its
+    # correlations, which may then make less than nothing of it.
+    variance = max(a * w0 + b * w1 + c * w2 + d * w3, 0.0) + noise
     surprise = 1.0 - (a * x0 + b * x1 + c * x2 + d * x3)
     outlier = _OUTLIER_SIGMAS * math.sqrt(variance)
     far = abs(surprise) > outlier

@@ -72,9 +72,7 @@ def estimate(
     )
     demand = demand_of(observation, demand_state, config.demand)
     unit_s = unlearned_cost_s(demand, config)
-    capacity, shown = _carried(
-        observation, demand, capacity_state, learned.shown, config, unlearned_cost_s=unit_s
-    )
+    capacity, shown = _carried(observation, demand, capacity_state, learned.shown, config)
     load = demand.requests_per_s * capacity.request_cost_s
     scale = capacity.request_cost_s / unit_s
     if config.forecaster is ForecasterName.LAST or demand_state.seen_at_s is None:
@@ -124,15 +122,13 @@ def _carried(
     state: CapacityState,
     shown: Shown,
     config: PolicyConfig,
-    *,
-    unlearned_cost_s: float,
 ) -> tuple[Capacity, Shown]:
     """What a replica carries as learned, or as shown while that is unsure."""
     capacity = capacity_of(demand, state, config)
     if not is_unsure(capacity, state):
         return capacity, Shown()
     shown = see_shown(observation, shown, state, config, demand=demand, capacity=capacity)
-    return bounded(capacity, shown, unlearned_cost_s=unlearned_cost_s), shown
+    return bounded(capacity, shown, demand), shown
 
 
 def _upper(outlook: Outlook, config: PolicyConfig, *, sigmas: float) -> float:

@@ -22,8 +22,8 @@ class PolicyState:
     ``load`` is the last one in replicas' worth.  ``work_level`` is its mean over some minutes, and
     ``work_peak`` what is left of the highest level, as ``peak_of`` lets it fade: both at the
     prior's prices, because what a replica carries is learned meanwhile, and a load of an hour ago
-    that was believed to be four times as large would keep four times the replicas; ``settled`` is
-    the highest peak since the count was set, in replicas' worth;
+    that was believed to be four times as large would keep four times the replicas;
+    ``work_settled`` is the highest peak since the count was set, at the same prices;
     ``raised_at_s`` is when the count last rose.
     ``good_at_s`` is the last decision from good data, ``last_count`` what it wanted,
     ``last_ready`` the ready replicas it saw.  ``idle_since_s`` is when an unbroken idleness began,
@@ -40,7 +40,7 @@ class PolicyState:
     work_level: float | None = None
     level_at_s: float = 0.0
     work_peak: float = 0.0
-    settled: float = 0.0
+    work_settled: float = 0.0
     raised_at_s: float | None = None
     seen: Seen = ()
     good_at_s: float | None = None

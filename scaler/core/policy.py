@@ -129,7 +129,8 @@ def _fresh(
         work_level=at.level / made.scale,
         level_at_s=now_s,
         work_peak=at.peak / made.scale,
-        settled=at.settled if decision.would_be == state.last_count else at.peak,
+        work_settled=(at.settled if decision.would_be == state.last_count else at.peak)
+        / made.scale,
         raised_at_s=now_s if decision.would_be > at.before else rose_at_s,
         seen=sight.seen,
         good_at_s=now_s,
@@ -213,7 +214,7 @@ def _situation(
         load=made.load,
         level=level * made.scale,
         peak=peak,
-        settled=max(state.settled, peak),
+        settled=max(state.work_settled * made.scale, peak),
         ease=ease,
         before=count_before(state, config, wanted, made.now_s),
         falling=state.last_count is not None and state.last_count < wanted,

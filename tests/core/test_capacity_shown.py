@@ -1,13 +1,14 @@
 """A fleet that serves its load within the objective is enough, whatever the prior believes."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from scaler.core.capacity_shown import Shown
+from scaler.core.capacity_shown import Shown, dearest_s
 from scaler.core.config import HoldDownConfig, PolicyConfig, SloConfig
-from scaler.core.model import Decision, Observation, Work
+from scaler.core.model import Decision, Observation, Queue, Work
 from scaler.core.policy import PolicyState, decide
 from tests.core.play import ABSENT, TICK_S, observation
 
@@ -79,7 +80,7 @@ def test_a_fleet_that_serves_well_is_not_multiplied_at_first_sight() -> None:
 )
 def test_only_a_healthy_fleet_shows_anything(change: Change) -> None:
     decisions, state = played(3, change)
-    assert state.shown.work == 0.0
+    assert state.shown.output_per_s == 0.0
     assert load(decisions[-1]) > 1.5 * READY
 
 
@@ -94,9 +95,9 @@ def test_a_gap_between_tokens_is_an_objective_too() -> None:
             seen, itl=replace(observation(row).itl, seen_at_s=seen.seen_at_s)
         )
 
-    assert played(3, with_itl(good), config)[1].shown.work > 0.0
-    assert played(3, with_itl(slow), config)[1].shown.work == 0.0
-    assert played(3, config=config)[1].shown.work == 0.0  # not known is not met
+    assert played(3, with_itl(good), config)[1].shown.output_per_s > 0.0
+    assert played(3, with_itl(slow), config)[1].shown.output_per_s == 0.0
+    assert played(3, config=config)[1].shown.output_per_s == 0.0  # not known is not met
 
 
 def test_a_moment_of_queueing_takes_nothing_back() -> None:
@@ -118,7 +119,7 @@ def test_a_batch_that_still_fills_shows_no_more_than_it_serves() -> None:
 
     _, full = played(3)
     _, begun = played(3, filling)
-    assert 0.0 < begun.shown.work < 0.8 * full.shown.work
+    assert 0.0 < begun.shown.output_per_s < 0.8 * full.shown.output_per_s
 
 
 def test_an_estimate_that_is_sure_is_not_argued_with() -> None:
@@ -156,3 +157,69 @@ def test_what_is_kept_of_a_load_is_not_of_its_first_belief() -> None:
     assert load(decisions[1]) > 2.0 * load(decisions[-1])
     alone = {str(one.signal): one.replicas for one in decisions[-1].proposals}
     assert decisions[-1].would_be <= alone["work"] + 2
+
+
+def costs(change: Callable[[Observation, int], Observation], ticks: int = 8) -> list[float]:
+    """The published cost of a request at each tick."""
+    state, found = PolicyState(), []
+    for tick in range(ticks):
+        seen = change(fleet(TICK_S * tick), tick)
+        decision, state = decide(seen, state, PolicyConfig(), TICK_S * tick)
+        assert decision.capacity is not None
+        found.append(decision.capacity.request_cost_s)
+    return found
+
+
+@pytest.mark.parametrize("name", ["output_tokens", "prompt_tokens", "replica_s", "interval_s"])
+def test_one_impossible_interval_shows_nothing(name: str) -> None:
+    """A thousand times the tokens, or the tokens of all in the time of one."""
+    poisons = {"output_tokens": 3e8, "prompt_tokens": 3e9, "replica_s": TICK_S, "interval_s": 1.0}
+
+    def poisoned(seen: Observation, tick: int) -> Observation:
+        assert isinstance(seen.work, Work)
+        changed = {name: poisons[name]}
+        return replace(seen, work=replace(seen.work, **changed)) if tick == 3 else seen
+
+    plain, hurt = costs(lambda seen, tick: seen), costs(poisoned)
+    assert min(hurt[3:]) >= 0.9 * min(plain[3:])
+
+
+def test_what_prompts_showed_says_nothing_of_outputs() -> None:
+    """The prior may be wrong about one kind of token alone."""
+    decision = played(1)[0][0]
+    assert decision.demand is not None
+    demand = replace(
+        decision.demand, prompt_tokens_per_request=400.0, output_tokens_per_request=100.0
+    )
+    assert dearest_s(demand, (4000.0, 100.0)) == 1.0
+    assert dearest_s(demand, (400.0, 1000.0)) == 1.0
+    assert dearest_s(demand, (400.0, 0.0)) == math.inf
+
+
+def test_other_replicas_are_not_bound_by_what_was_shown() -> None:
+    def rolled(seen: Observation) -> Observation:
+        old = seen.seen_at_s < 5 * TICK_S
+        waiting = 0.0 if old else 5.0 * READY  # the new ones cannot keep up
+        assert isinstance(seen.queue, Queue)
+        queue = replace(seen.queue, requests_waiting=waiting)
+        return replace(seen, queue=queue, capacity_key="old" if old else "new")
+
+    assert played(5, rolled)[1].shown.output_per_s > 0.0
+    assert played(6, rolled)[1].shown.output_per_s == 0.0
+
+
+def test_what_was_shown_fades_with_the_clock_and_not_with_the_intervals() -> None:
+    state = played(5)[1]
+    later_s = 5 * TICK_S + 6 * 3600.0
+    _, after = decide(fleet(later_s, rate=0.2 * RATE), state, PolicyConfig(), later_s)
+    assert after.shown.output_per_s < 0.3 * state.shown.output_per_s
+
+
+def test_a_stamp_of_the_future_keeps_nothing_out() -> None:
+    def ahead(seen: Observation) -> Observation:
+        assert isinstance(seen.work, Work)
+        if seen.seen_at_s != 3 * TICK_S:
+            return seen
+        return replace(seen, work=replace(seen.work, seen_at_s=seen.seen_at_s + 86_400.0))
+
+    assert played(6, ahead)[1].shown.seen_at_s == 5 * TICK_S

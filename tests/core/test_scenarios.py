@@ -123,7 +123,7 @@ def test_pods_that_are_not_replicas_freeze_nothing() -> None:
          15      3         1        7215    30        0 |    5  forecast
          30      6         1        7230     2        0 |    .  .
         ...
-       1200      6         1        8400     2        0 |    3  keep
+       1200      6         1        8400     2        0 |    4  keep
     """)
 
 

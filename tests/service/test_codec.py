@@ -91,7 +91,7 @@ def test_every_field_of_a_state_is_carried() -> None:
     """A field that the codec dropped would be forgotten at each restart."""
     marked: Any = PolicyState(
         budget=BudgetState(requests=1.0, missed=2.0), load=1.5, work_level=1.6, level_at_s=1.7,
-        work_peak=1.8, shown=Shown(work=1.9, seen_at_s=2.0),
+        work_peak=1.8, shown=Shown(output_per_s=1.9, seen_at_s=2.0),
         raised_at_s=2.5, good_at_s=3.0, last_count=4, last_ready=5, last_active=False,
         idle_since_s=6.0, latency_step_at_s=7.0, ready_rose_at_s=7.5, asked_at_s=8.0,
     )  # fmt: skip
