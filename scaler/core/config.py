@@ -246,11 +246,17 @@ class HoldDownConfig:
         why="margins and release are whole where so much of the budget is spent; 0: always",
     )
     ease_min_ratio: float = setting(
-        0.5,
+        0.65,
         low=0.0,
         high=1.0,
         tune=True,
-        why="what is left of them while nothing is spent; at 0.3 more reversals, no more saved",
+        why="what is left of them while nothing is spent; at 0.5 counts reverse twice as often",
+    )
+    drift_ratio: float = setting(
+        0.05,
+        low=0.0,
+        high=1.0,
+        why="a fall without a fallen load must be clear of the drift of what is learned",
     )
     scatter_factor: float = setting(
         2.0,

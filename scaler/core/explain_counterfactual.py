@@ -166,9 +166,8 @@ def _without_forecast(basis: Basis) -> Basis:
 
 
 def _without_margin(basis: Basis) -> Basis:
-    hold = replace(
-        basis.config.hold_down, margin_ratio=0.0, sigma_min_factor=0.0, scatter_factor=0.0
-    )
+    hold = replace(basis.config.hold_down, margin_ratio=0.0, sigma_min_factor=0.0)
+    hold = replace(hold, scatter_factor=0.0, drift_ratio=0.0)
     return replace(basis, config=replace(basis.config, hold_down=hold))
 
 

@@ -129,8 +129,7 @@ def _fresh(
         work_level=at.level / made.scale,
         level_at_s=now_s,
         work_peak=at.peak / made.scale,
-        work_settled=(at.settled if decision.would_be == state.last_count else at.peak)
-        / made.scale,
+        work_settled=_settled(at, decision, state) / made.scale,
         raised_at_s=now_s if decision.would_be > at.before else rose_at_s,
         seen=sight.seen,
         good_at_s=now_s,
@@ -142,6 +141,11 @@ def _fresh(
         ready_rose_at_s=at.ready_rose_at_s,
         asked_at_s=state.asked_at_s,
     )
+
+
+def _settled(at: Situation, decision: Decision, state: PolicyState) -> float:
+    """The highest peak since the count was set."""
+    return at.settled if decision.would_be == state.last_count else at.peak
 
 
 def _staged(
@@ -217,7 +221,7 @@ def _situation(
         settled=max(state.work_settled * made.scale, peak),
         ease=ease,
         before=count_before(state, config, wanted, made.now_s),
-        falling=state.last_count is not None and state.last_count < wanted,
+        sought=wanted if state.last_count is None else min(state.last_count, wanted),
         wanted=wanted,
         ready=ready,
         coming=coming,

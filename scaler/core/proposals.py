@@ -42,7 +42,7 @@ class Situation:
     the same over some minutes, ``peak`` what is left of the highest level, ``settled`` the highest
     peak since the count was set; ``ease`` is the part of the margins and the release of the way
     down that the budget leaves; ``before`` is the count the policy wanted last;
-    ``falling`` says that it wanted fewer than are wanted now, and was not obeyed yet;
+    ``sought`` is the same where fewer are sought than are there, else what is there;
     ``latency_step_at_s`` is when a latency signal last added replicas, ``ready_rose_at_s`` when
     replicas last became ready.
     """
@@ -61,7 +61,7 @@ class Situation:
     settled: float
     ease: float
     before: int
-    falling: bool
+    sought: int
     wanted: int
     ready: int
     coming: int

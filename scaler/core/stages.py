@@ -14,7 +14,7 @@ from scaler.core.sizing import load_sigma, make_margins
 Steps = tuple[Step, ...]
 
 _STAGES = {signal: Stage(signal.value) for signal in Signal}
-_GONE_RATIO = 0.05  # of the load since the count was set: less is no fall
+_GONE_RATIO = 0.1  # of the load since the count was set: less is no fall
 _GONE_SIGMAS = 8.0  # of its noise: from the highest of a day to the lowest of the same load
 
 
@@ -48,15 +48,15 @@ def keep(steps: Steps, at: Situation) -> Steps:
     are cheap (``Situation.ease``).
     """
     count = count_of(steps)
-    if count >= at.wanted:
+    if count >= at.sought:
         return steps
     hold = at.config.hold_down
     load = max(at.peak, at.forecast.load_horizon)
     sigma = load_sigma(load, at.capacity, over_s=hold.level_s)
     band = hold.scatter_factor * sigma
-    begun = at.falling or _begins(at, load, band=band, sigma=sigma)
+    begun = _begins(at, load, band=band, sigma=sigma)
     ease = at.ease if begun else 1.0
-    replicas = min(max(count, _carrying(at, load, ease)), at.wanted) if begun else at.wanted
+    replicas = min(max(count, _carrying(at, load, ease)), at.sought) if begun else at.sought
     terms = (
         ("margin_ratio", ease * hold.margin_ratio),
         ("load", load),
@@ -70,14 +70,15 @@ def keep(steps: Steps, at: Situation) -> Steps:
 def _begins(at: Situation, load: float, *, band: float, sigma: float) -> bool:
     """Whether a step down begins: past a dead band of the load's own noise.
 
-    The band grows with the square root of the load, while a replica's worth stays one.  With the
-    eased margin only after the load has fallen since the count was set: that misses have become
-    cheap is no reason to move a count that holds a constant load.
+    The band grows with the square root of the load, while a replica's worth stays one.  Where the
+    load has not fallen since the count was set, only what is believed of it has: that replicas
+    carry a little more, or that misses have become cheap.  That moves no count, short of a change
+    of belief that is clear of its own drift.
     """
-    if _carrying(at, load, 1.0, band=band) < at.wanted:
-        return True
-    gone = max(_GONE_RATIO * load, _GONE_SIGMAS * sigma)
-    return at.peak + gone <= at.settled and _carrying(at, load, at.ease, band=band) < at.wanted
+    if at.peak + max(_GONE_RATIO * load, _GONE_SIGMAS * sigma) <= at.settled:
+        return _carrying(at, load, at.ease, band=band) < at.sought
+    drift = at.config.hold_down.drift_ratio * load
+    return _carrying(at, load, 1.0, band=max(band, drift)) < at.sought
 
 
 def _carrying(at: Situation, load: float, ease: float, *, band: float = 0.0) -> int:

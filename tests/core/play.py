@@ -87,6 +87,7 @@ CONFIG = PolicyConfig(
         sigma_min_factor=0.0,
         scatter_factor=0.0,
         release_s=0.0,
+        drift_ratio=0.0,
         ease_spent_ratio=0.0,  # margins are whole whatever was spent
     ),
     hpa=HpaConfig(tolerance_up_ratio=0.0, tolerance_down_ratio=0.0),

@@ -121,5 +121,6 @@ def test_a_plain_field_is_no_setting() -> None:
         "hold_down.release_s",
         "hold_down.ease_spent_ratio",
         "hold_down.ease_min_ratio",
+        "hold_down.drift_ratio",
         "hold_down.scatter_factor",
     ]

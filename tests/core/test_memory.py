@@ -137,3 +137,22 @@ def test_cheap_misses_alone_move_no_count() -> None:
         """,
         EASED,
     )
+
+
+@pytest.mark.parametrize(
+    ("drift_ratio", "rate", "want"), [(0.0, 10, 7), (0.05, 10, 8), (0.05, 9, 7)]
+)
+def test_what_is_believed_of_a_load_moves_no_count_within_its_drift(
+    drift_ratio: float, rate: int, want: int
+) -> None:
+    """6.25 replicas with 10 % to spare are 6.9, with the drift of 5 % as well 7.2; 5.6 are 6.5."""
+    hold = replace(CONFIG.hold_down, drift_ratio=drift_ratio)
+    play(
+        f"""
+       at_s  ready  rate   | want
+          0      8  {rate} |    .
+        ...
+        600      8  {rate} |  {want}
+        """,
+        replace(CONFIG, hold_down=hold),
+    )

@@ -912,7 +912,7 @@ def test_what_was_rounded_up_is_held_like_any_other_count() -> None:
     tolerant = replace(
         CONFIG,
         hpa=HpaConfig(tolerance_up_ratio=0.1, tolerance_down_ratio=0.1),
-        hold_down=HoldDownConfig(margin_ratio=0.0, scatter_factor=0.0),
+        hold_down=HoldDownConfig(margin_ratio=0.0, scatter_factor=0.0, drift_ratio=0.0),
     )
     play(
         """

@@ -54,7 +54,7 @@ def situation(wanted: int = 4, **cells: str) -> Situation:
         settled=load,
         ease=1.0,
         before=wanted,
-        falling=False,
+        sought=wanted,
         wanted=wanted,
         ready=wanted,
         coming=0,
@@ -135,7 +135,7 @@ def test_the_largest_proposal_binds_and_the_earliest_among_equals() -> None:
 
 def test_keep_never_asks_for_more_than_there_are() -> None:
     """A load of 2.35 with 10 % needs 4; where 3 run and the proposal is 2, it keeps 3."""
-    at = replace(LOADED, wanted=3)
+    at = replace(LOADED, wanted=3, sought=3)
     assert count_of(keep(first(2), at)) == 3
 
 
@@ -145,17 +145,19 @@ def test_a_step_down_begins_clear_of_the_noise_of_the_level_and_then_goes_all_th
     Two replicas carry it with no standard deviation of that to spare and not with one: 2.06.
     """
 
-    def kept(wanted: int, factor: float, *, falling: bool = False) -> int:
+    def kept(wanted: int, factor: float, *, sought: int | None = None) -> int:
         at = situation(wanted, rate="2.6")
         hold = replace(at.config.hold_down, scatter_factor=factor)
         margins = replace(at.margins, sigmas=0.0)
         config = replace(at.config, hold_down=hold)
-        at = replace(at, config=config, margins=margins, falling=falling)
+        at = replace(
+            at, config=config, margins=margins, sought=wanted if sought is None else sought
+        )
         return count_of(keep(first(1), at))
 
     assert kept(3, 0.0) == 2
     assert kept(3, 1.0) == 3
-    assert kept(3, 1.0, falling=True) == 2  # decided before, and the HPA waits: not taken back
+    assert kept(3, 1.0, sought=2) == 2  # decided before, and the HPA waits: not taken back
     assert kept(4, 1.0) == 2  # three carry that too, so it goes to where it would be without
 
 

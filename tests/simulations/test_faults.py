@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from scaler.core.config import PolicyConfig
+from scaler.core.config import HoldDownConfig, PolicyConfig
 from scaler.core.hpa import Behavior
 from scaler.core.hpa_spec import parse_behavior
 from scaler.core.model import Cause, NoData, Work
@@ -187,9 +187,11 @@ def _counted_between(ticks: list[Tick]) -> tuple[float, float]:
 
 @pytest.mark.parametrize("text", BLINDING)
 def test_blind_is_not_idle(text: str) -> None:
-    """The load falls to a twentieth when nobody can see it."""
-    seeing = run(requests=falling_trace())
-    blind = run(text, requests=falling_trace())
+    """The load falls to a twentieth when nobody can see it; what is seen is released at once."""
+    hold = HoldDownConfig(release_s=0.0)
+    policy = Policy(name="predictive", config=PolicyConfig(hold_down=hold))
+    seeing = run(requests=falling_trace(), policy=policy)
+    blind = run(text, requests=falling_trace(), policy=policy)
     assert lowered(seeing, from_s=BEGIN_S, to_s=END_S), "else the test could not fail"
     assert not lowered(blind, from_s=BEGIN_S, to_s=END_S)
 
