@@ -194,6 +194,7 @@ def test_what_prompts_showed_says_nothing_of_outputs() -> None:
     assert dearest_s(demand, (4000.0, 100.0)) == 1.0
     assert dearest_s(demand, (400.0, 1000.0)) == 1.0
     assert dearest_s(demand, (400.0, 0.0)) == math.inf
+    assert dearest_s(replace(demand, cached_ratio=1.0), (0.0, 1000.0)) == 0.1  # nothing to compute
 
 
 def test_other_replicas_are_not_bound_by_what_was_shown() -> None:
