@@ -42,6 +42,7 @@ from scaler.core.capacity_share import Batch, carried_per_s, make_batch, make_ob
 from scaler.core.capacity_steps import (
     Filter,
     Four,
+    Prior,
     Sample,
     StepTimes,
     follow,
@@ -72,10 +73,14 @@ class CapacityState:
 
     ``multiples`` are the step-time coefficients over the prior's, which follow the estimate of
     ``steps`` by a bounded share a sample; ``log_scale`` is the logarithm of the last sample's time
-    over the prior's.
+    over the prior's.  ``prior`` is the one they are multiples of (``capacity_prior``), None before
+    the first decision; ``unit`` times the cost of a request at its prices is what the series of
+    work count in.
     """
 
     key: str = ""
+    prior: Prior | None = None
+    unit: float = 1.0
     gauges: Gauges = Gauges()
     log_scale: float = 0.0
     evidence_s: float = 0.0
@@ -138,6 +143,8 @@ def update_capacity(
             tail = see_tail(observation, batch, tail, rate=rate, gain=gain, ttft_s=ttft_s)
     return make_capacity_state(
         key=state.key,
+        prior=state.prior,
+        unit=state.unit,
         gauges=make_gauges(
             seen_at_s=min(work.seen_at_s, observation.seen_at_s),
             running=queue.requests_running,

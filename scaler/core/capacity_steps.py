@@ -30,6 +30,9 @@ Four: TypeAlias = tuple[float, float, float, float]
 Doubt: TypeAlias = tuple[float, ...]
 """Covariance of the multiples, its upper triangle by rows: 00 01 02 03 11 12 13 22 23 33."""
 
+Prior: TypeAlias = tuple[float, float, float, float, float]
+"""All that makes a prior's price: its step times as above, and the sequences that share a step."""
+
 _INTERVAL_SIGMAS = 1.645  # of a normal distribution that holds 90 % of it
 _PRIOR_SIGMAS = 1.3  # the prior's factor is this many: one at its very limit is still believed in
 _PRIOR_CORRELATION = 0.7
@@ -97,6 +100,28 @@ def first_doubt(config: CapacityConfig) -> Doubt:
 
 def _prior_variance(config: CapacityConfig) -> float:
     return (math.log(config.prior_uncertainty_factor) / _PRIOR_SIGMAS) ** 2
+
+
+def prior_of(config: CapacityConfig) -> Prior:
+    """The prior that the multiples are of."""
+    return (
+        config.overhead_s,
+        config.per_sequence_s,
+        config.per_kv_token_s,
+        config.per_prefill_token_s,
+        config.sequences_max,
+    )
+
+
+def within_prior(doubt: Doubt, config: CapacityConfig) -> Doubt:
+    """``doubt``, with no multiple in more of it than at first; all shrink alike where one would be.
+
+    What is known of their sum hangs on their correlations, which a limit on each would break.
+    """
+    most, largest = _prior_variance(config), max(doubt[0], doubt[4], doubt[7], doubt[9])
+    if largest <= most:
+        return doubt
+    return tuple([most / largest * one for one in doubt])
 
 
 def step_times(multiples: Four, config: CapacityConfig) -> StepTimes:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from scaler.core.capacity import CapacityState, capacity_of, unlearned_cost_s, update_capacity
+from scaler.core.capacity_prior import repriced
 from scaler.core.capacity_shown import Shown, bounded, is_unsure, see_shown
 from scaler.core.config import ForecasterName, PolicyConfig
 from scaler.core.demand import DemandState, demand_of, update_demand
@@ -42,7 +43,8 @@ make_ahead = maker(Ahead)
 class Estimates:
     """What was derived; ``load`` is the demand in replicas' worth of busy time.
 
-    ``scale`` makes it of the same work at the prior's prices, which no learning moves.
+    ``scale`` makes it of the same work in the unit of the remembered series: the prices of the
+    prior with which they began, which neither learning nor a reload moves.
     """
 
     demand: Demand
@@ -67,11 +69,14 @@ def estimate(
 ) -> tuple[Estimates, Learned]:
     """Learn from ``observation``, then estimate."""
     demand_state = update_demand(observation, learned.demand, config.demand)
-    capacity_state = update_capacity(
-        observation, learned.capacity, config.capacity, ttft_s=config.slo.ttft_s
-    )
     demand = demand_of(observation, demand_state, config.demand)
-    unit_s = unlearned_cost_s(demand, config)
+    capacity_state = update_capacity(
+        observation,
+        repriced(learned.capacity, demand, config),
+        config.capacity,
+        ttft_s=config.slo.ttft_s,
+    )
+    unit_s = unlearned_cost_s(demand, config) * capacity_state.unit
     capacity, shown = _carried(observation, demand, capacity_state, learned.shown, config)
     load = demand.requests_per_s * capacity.request_cost_s
     scale = capacity.request_cost_s / unit_s

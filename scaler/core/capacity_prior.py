@@ -1,0 +1,78 @@
+"""What was learned with one prior, under settings that have another.
+
+Multiples are of the prior's step times, and the series of work that the policy and the forecaster
+remember are at the prior's prices.  A prior that is reloaded would change what all of it means: a
+third of the step times made a third of every learned one, and left levels and forecasts three times
+too high for as long as they are remembered.  So the state names the prior that it was learned with,
+and what it knows in seconds stays as it was:
+
+    multiple * prior after = multiple * prior before
+    unit after * prior's cost of a request after = unit before * prior's cost of a request before
+
+The second is at the mix of the moment; ``CapacityState.unit`` makes the remembered series go on in
+the unit in which they began, so that none of them has to be rewritten.
+"""
+
+from dataclasses import replace
+
+from scaler.core.capacity import CapacityState, unlearned_cost_s
+from scaler.core.capacity_steps import Doubt, Filter, Four, make_filter, prior_of, within_prior
+from scaler.core.config import CapacityConfig, PolicyConfig
+from scaler.core.model import Demand
+
+_NAMES = (
+    "overhead_s", "per_sequence_s", "per_kv_token_s", "per_prefill_token_s", "sequences_max"
+)  # fmt: skip
+
+
+def repriced(state: CapacityState, demand: Demand, policy: PolicyConfig) -> CapacityState:
+    """``state`` under the prior of ``policy``; as it is when it was learned with that.
+
+    Where no sample has taught anything yet, the new prior is believed as it is.
+    """
+    prior = prior_of(policy.capacity)
+    if state.prior == prior:
+        return state
+    if state.prior is None:
+        return replace(state, prior=prior)
+    before = dict(zip(_NAMES, state.prior, strict=True))
+    then = replace(policy, capacity=replace(policy.capacity, **before))
+    unit = state.unit * unlearned_cost_s(demand, then) / unlearned_cost_s(demand, policy)
+    if state.evidence_s <= 0.0:
+        return replace(state, prior=prior, unit=unit)
+    b0, b1, b2, b3, _ = state.prior
+    p0, p1, p2, p3, _ = prior
+    by = (_ratio(b0, p0), _ratio(b1, p1), _ratio(b2, p2), _ratio(b3, p3))
+    return replace(
+        state,
+        prior=prior,
+        unit=unit,
+        multiples=_times(state.multiples, by),
+        steps=_converted(state.steps, by, policy.capacity),
+    )
+
+
+def _ratio(before_s: float, after_s: float) -> float:
+    """A step time of nothing has no multiples: those of the other are kept."""
+    return before_s / after_s if before_s > 0.0 and after_s > 0.0 else 1.0
+
+
+def _times(multiples: Four, by: Four) -> Four:
+    x0, x1, x2, x3 = multiples
+    return x0 * by[0], x1 * by[1], x2 * by[2], x3 * by[3]
+
+
+def _converted(steps: Filter, by: Four, config: CapacityConfig) -> Filter:
+    """The filter in multiples of the new prior."""
+    doubt: Doubt = ()
+    if steps.doubt:
+        r0, r1, r2, r3 = by
+        pairs = (
+            *(r0 * r0, r0 * r1, r0 * r2, r0 * r3),
+            *(r1 * r1, r1 * r2, r1 * r3),
+            *(r2 * r2, r2 * r3),
+            r3 * r3,
+        )
+        doubt = tuple([old * pair for old, pair in zip(steps.doubt, pairs, strict=True)])
+        doubt = within_prior(doubt, config)
+    return make_filter(estimate=_times(steps.estimate, by), doubt=doubt, outliers=steps.outliers)
