@@ -21,7 +21,8 @@ from scaler.core.config import CapacityConfig, PolicyConfig
 from scaler.core.model import Demand
 
 _NAMES = (
-    "overhead_s", "per_sequence_s", "per_kv_token_s", "per_prefill_token_s", "sequences_max"
+    "overhead_s", "per_sequence_s", "per_kv_token_s", "per_prefill_token_s", "sequences_max",
+    "prior_uncertainty_factor",
 )  # fmt: skip
 
 
@@ -40,8 +41,8 @@ def repriced(state: CapacityState, demand: Demand, policy: PolicyConfig) -> Capa
     unit = state.unit * unlearned_cost_s(demand, then) / unlearned_cost_s(demand, policy)
     if state.evidence_s <= 0.0:
         return replace(state, prior=prior, unit=unit)
-    b0, b1, b2, b3, _ = state.prior
-    p0, p1, p2, p3, _ = prior
+    b0, b1, b2, b3, *_ = state.prior
+    p0, p1, p2, p3, *_ = prior
     by = (_ratio(b0, p0), _ratio(b1, p1), _ratio(b2, p2), _ratio(b3, p3))
     return replace(
         state,

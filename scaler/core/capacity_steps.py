@@ -30,8 +30,8 @@ Four: TypeAlias = tuple[float, float, float, float]
 Doubt: TypeAlias = tuple[float, ...]
 """Covariance of the multiples, its upper triangle by rows: 00 01 02 03 11 12 13 22 23 33."""
 
-Prior: TypeAlias = tuple[float, float, float, float, float]
-"""All that makes a prior's price: its step times as above, and the sequences that share a step."""
+Prior: TypeAlias = tuple[float, float, float, float, float, float]
+"""A prior's step times as above, the sequences that share a step, and its uncertainty factor."""
 
 _INTERVAL_SIGMAS = 1.645  # of a normal distribution that holds 90 % of it
 _PRIOR_SIGMAS = 1.3  # the prior's factor is this many: one at its very limit is still believed in
@@ -110,13 +110,15 @@ def prior_of(config: CapacityConfig) -> Prior:
         config.per_kv_token_s,
         config.per_prefill_token_s,
         config.sequences_max,
+        config.prior_uncertainty_factor,
     )
 
 
 def within_prior(doubt: Doubt, config: CapacityConfig) -> Doubt:
     """``doubt``, with no multiple in more of it than at first; all shrink alike where one would be.
 
-    What is known of their sum hangs on their correlations, which a limit on each would break.
+    What is known of their sum hangs on their correlations: a limit on each alone would leave a
+    covariance that makes less than nothing of some sums.  ``learn`` only ever widens within it.
     """
     most, largest = _prior_variance(config), max(doubt[0], doubt[4], doubt[7], doubt[9])
     if largest <= most:
@@ -173,9 +175,7 @@ def learn(sample: Sample, before: Filter, config: CapacityConfig) -> Filter:
     w2 = a * p02 + b * p12 + c * p22 + d * p23
     w3 = a * p03 + b * p13 + c * p23 + d * p33
     noise = _BALANCE_SIGMA * _BALANCE_SIGMA + sample.sigma * sample.sigma
-    # Not below the noise: limits on the doubt alone (a narrower prior after a reload) leave its
-    # correlations, which may then make less than nothing of it.
-    variance = max(a * w0 + b * w1 + c * w2 + d * w3, 0.0) + noise
+    variance = a * w0 + b * w1 + c * w2 + d * w3 + noise
     surprise = 1.0 - (a * x0 + b * x1 + c * x2 + d * x3)
     outlier = _OUTLIER_SIGMAS * math.sqrt(variance)
     far = abs(surprise) > outlier

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from scaler.core.capacity import unlearned_cost_s
@@ -185,3 +186,18 @@ def test_after_a_new_pod_template_the_old_estimate_goes_on_at_the_new_prior_too(
     after = repriced(fresh, demand, reloaded(3.0)).steps
     assert after.estimate == pytest.approx([one / 3.0 for one in state.capacity.multiples])
     assert after.doubt == ()
+
+
+@pytest.mark.parametrize("varied", [False, True], ids=["one mix", "mixes"])
+@pytest.mark.parametrize("uncertainty", [1.0, 1.1, 100.0])
+def test_another_doubt_of_the_prior_moves_no_load(uncertainty: float, *, varied: bool) -> None:
+    """A smaller one cut only the variances: their correlations made the estimate run away."""
+    capacity = replace(SHIPPED.capacity, prior_uncertainty_factor=uncertainty)
+    plain, _ = played(SHIPPED, varied=varied)
+    moved, state = played(replace(SHIPPED, capacity=capacity), varied=varied)
+    for before, after in zip(plain, moved, strict=True):
+        assert loads(after) == pytest.approx(loads(before), rel=0.02)
+        assert doubt(after) < doubt(before) + 0.2
+    p00, p01, p02, p03, p11, p12, p13, p22, p23, p33 = state.capacity.steps.doubt
+    rows = [(p00, p01, p02, p03), (p01, p11, p12, p13), (p02, p12, p22, p23), (p03, p13, p23, p33)]
+    assert min(np.linalg.eigvalsh(np.array(rows))) > -1e-12
