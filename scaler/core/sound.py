@@ -26,6 +26,7 @@ AMOUNT_MAX = 1e12  # tokens, requests or seconds in one sample; squares of it st
 RATIO_MAX = 1.001  # a rounding above 1; a percentage that was not converted is far beyond
 EASY_MAX = 0.5 * AMOUNT_MAX  # amounts whose sum is below are sound, in whatever order it is made
 INTERVAL_MIN_S = 1e-3  # a rate over less is noise
+COUNT_MIN = 1e-9  # requests or steps: less is a rounding of none, and a mean over it infinite
 
 T = TypeVar("T", Queue, KvCache, Latency, Work, Gpu, Gateway)
 
@@ -128,6 +129,8 @@ def _work(work: Work | NoData) -> Work | NoData:
     """The balance of arrivals may be slightly negative; what was counted may not."""
     if isinstance(work, NoData):
         return work
+    if 0.0 < work.requests_finished < COUNT_MIN or 0.0 < work.engine_steps < COUNT_MIN:
+        return _work(_without_roundings(work))
     if work.interval_s < INTERVAL_MIN_S:
         return NoData(cause=Cause.MALFORMED, detail=f"work of an interval of {work.interval_s} s")
     counted = (
@@ -149,6 +152,16 @@ def _work(work: Work | NoData) -> Work | NoData:
     if min(counted) >= 0.0 and sum(counted) <= EASY_MAX and 0.0 <= work.coverage_ratio <= RATIO_MAX:
         return work
     return _checked(work, counted, ratios=(work.coverage_ratio,))
+
+
+def _without_roundings(work: Work) -> Work:
+    """Of the counts that means are made over."""
+    finished, steps = work.requests_finished, work.engine_steps
+    return replace(
+        work,
+        requests_finished=finished if finished >= COUNT_MIN else 0.0,
+        engine_steps=steps if steps >= COUNT_MIN else 0.0,
+    )
 
 
 def _gpu(gpu: Gpu | NoData) -> Gpu | NoData:

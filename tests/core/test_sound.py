@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from scaler.core.config import PolicyConfig
 from scaler.core.model import Cause, Latency, NoData, Observation, Replicas, Work
+from scaler.core.policy import PolicyState, decide
 from scaler.core.sound import AMOUNT_MAX, RATIO_MAX, sound
 from tests.core.play import observation
-from tests.core.test_invariants import wild_observation
+from tests.core.test_invariants import finite, wild_observation
 
 GOOD = observation({"at_s": "15", "ready": "3", "rate": "4", "gpu": "0.5", "gateway": "2"})
 
@@ -101,3 +103,41 @@ def test_no_field_of_any_signal_hides_what_is_no_amount(name: str, value: float)
         changed: Any = (*given[:-1], value) if isinstance(given, tuple) else value
         seen = replace(GOOD, **{name: replace(signal, **{item.name: changed})})
         assert isinstance(getattr(sound(seen), name), NoData), item.name
+
+
+NO_AMOUNTS = ("seen_at_s", "interval_s", "coverage_ratio")
+
+
+def at(seen: Observation, at_s: float) -> Observation:
+    """The same a little later."""
+    changed: dict[str, Any] = {
+        name: replace(getattr(seen, name), seen_at_s=at_s)
+        for name in ("replicas", "queue", "kv_cache", "ttft", "itl", "work")
+    }
+    return replace(seen, seen_at_s=at_s, **changed)
+
+
+@pytest.mark.parametrize("tiny", [1e-307, 5e-324, 1e-12])
+@pytest.mark.parametrize("name", ["queue", "kv_cache", "ttft", "itl", "work"])
+def test_next_to_nothing_is_divided_by_nowhere(name: str, tiny: float) -> None:
+    """Rounding of a rate over seconds can leave it: what is infinite once is never forgotten."""
+    busy = observation({"at_s": "0", "ready": "3", "running": "60", "ttft": "90:5:0:0:0",
+                        "itl": "900:5:0:0", "kv": "0.3"})  # fmt: skip
+    assert isinstance(busy.work, Work)
+    amounts = {item.name: 6e9 for item in fields(Work) if item.name not in NO_AMOUNTS}
+    busy = replace(busy, work=replace(busy.work, **amounts))
+    for item in fields(getattr(busy, name)):
+        if item.name in NO_AMOUNTS or item.name == "bounds_s":
+            continue
+        state = PolicyState()
+        for tick in range(4):
+            signal: Any = getattr(busy, name)
+            given: Any = getattr(signal, item.name)
+            value: Any = (tiny,) * len(given) if isinstance(given, tuple) else tiny
+            signal = replace(signal, **{item.name: value})
+            changed: dict[str, Any] = {name: signal} if tick % 2 == 0 else {}
+            at_s = 15.0 * tick
+            seen = replace(at(busy, at_s), **changed)
+            decision, state = decide(at(seen, at_s), state, PolicyConfig(), at_s)
+            assert finite(decision), item.name
+            assert finite(state), item.name
