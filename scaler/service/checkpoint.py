@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from scaler.core.policy import PolicyState
@@ -26,10 +27,19 @@ def save(path: Path, states: Mapping[str, PolicyState], now_s: float) -> None:
     beside.replace(path)
 
 
+class _Head(msgspec.Struct):
+    """What every schema has."""
+
+    schema: int
+
+
 def restore(path: Path) -> Checkpoint | None:
     """The checkpoint at ``path``; None when there is none or it cannot be used (and that is said).
 
-    A file that cannot be read is set aside, not overwritten: it may be wanted for a look.
+    A file of another schema is another version's: fields that it names otherwise would be taken for
+    ones that it has not, so nothing is taken from it, and every target begins anew.  It stays until
+    the next checkpoint is written.  A file that cannot be read is set aside, not overwritten: it
+    may be wanted for a look.
     """
     try:
         data = path.read_bytes()
@@ -39,14 +49,19 @@ def restore(path: Path) -> Checkpoint | None:
         log.warning("checkpoint cannot be read", path=str(path), reason=error.strerror)
         return None
     try:
-        found = decode(Checkpoint, data)
-    except SignalError as error:
+        schema = msgspec.json.decode(data, type=_Head).schema
+        if schema != SCHEMA_VERSION:
+            log.warning(
+                "checkpoint has another schema: every target begins anew",
+                path=str(path),
+                found=schema,
+                wanted=SCHEMA_VERSION,
+            )
+            return None
+        return decode(Checkpoint, data)
+    except (SignalError, msgspec.DecodeError, RecursionError) as error:
         aside = path.with_name(path.name + ".broken")
         with contextlib.suppress(OSError):  # a volume that is read-only
             path.replace(aside)
         log.warning("checkpoint is broken, set aside", path=str(aside), reason=str(error))
         return None
-    if found.schema != SCHEMA_VERSION:
-        log.warning("checkpoint has another schema", found=found.schema, wanted=SCHEMA_VERSION)
-        return None
-    return found

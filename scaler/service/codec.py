@@ -19,7 +19,7 @@ from scaler.core.model import Decision
 from scaler.core.policy import PolicyState
 from scaler.errors import SignalError
 
-SCHEMA_VERSION = 1  # of checkpoints, snapshots and records; raised when a field changes meaning
+SCHEMA_VERSION = 2  # of checkpoints, snapshots and records; raised when a field changes or goes
 Made = TypeVar("Made")
 
 
