@@ -158,18 +158,18 @@ class BudgetConfig:
     """The error budget: what misses may cost, from what was spent of it."""
 
     price_factor: float = setting(
-        2.0,
+        1.5,
         low=0.01,
         high=10000.0,
         tune=True,
-        why="a miss costs the replica time of two requests while 1 % may miss and that is spent",
+        why="replica time that a miss costs, in requests, while 1 % may miss and that is spent",
     )
     gain_factor: float = setting(
-        2.0,
+        2.5,
         low=0.0,
         high=20.0,
         tune=True,
-        why="half of it spent makes a miss 2.7 times cheaper; more lets one event spend it all",
+        why="half of it spent makes a miss 3.5 times cheaper; more lets one event spend it all",
     )
     memory_s: float = setting(
         86400.0, low=600.0, high=1e7, tune=True, why="a day: every hour of it has its turn"
@@ -182,7 +182,7 @@ class BudgetConfig:
         low=0.0,
         high=10.0,
         tune=True,
-        why="begins careful, a miss at eight requests: nothing is known in the first hour",
+        why="begins careful, a miss at nine requests: nothing is known in the first hour",
     )
     backlog_price_factor: float = setting(
         6.0,

@@ -152,7 +152,9 @@ def _staged(
     proposals: tuple[Proposal, ...], at: Situation, sight: Sight, *, rose_at_s: float, span_s: float
 ) -> Steps:
     """What the stages make of the proposals, short of zero and the bounds."""
-    steps = hold_down(keep(binding(proposals), at), at, rose_at_s, span_s=span_s)
+    since_s = at.now_s - rose_at_s
+    steps = keep(binding(proposals), at, since_s=since_s)
+    steps = hold_down(steps, at, since_s=since_s, span_s=span_s)
     return no_api(lost_signal(veto(steps, at), at, sight.lost), at)
 
 

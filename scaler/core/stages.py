@@ -16,6 +16,7 @@ Steps = tuple[Step, ...]
 _STAGES = {signal: Stage(signal.value) for signal in Signal}
 _GONE_RATIO = 0.1  # of the load since the count was set: less is no fall
 _GONE_SIGMAS = 8.0  # of its noise: from the highest of a day to the lowest of the same load
+_SETTLES_S = 3600.0  # after a rise or a start: what was asked for in haste or in doubt goes freely
 
 
 def count_of(steps: Steps) -> int:
@@ -39,7 +40,7 @@ def binding(proposals: tuple[Proposal, ...]) -> Steps:
     return (make_step(stage=_STAGES[best.signal], replicas=best.replicas, terms=best.terms),)
 
 
-def keep(steps: Steps, at: Situation) -> Steps:
+def keep(steps: Steps, at: Situation, *, since_s: float) -> Steps:
     """Go down only as far as the remaining replicas carry the load with a margin: N/(N-1).
 
     The load is what is left of its highest level over some minutes, or the highest that is forecast
@@ -50,15 +51,13 @@ def keep(steps: Steps, at: Situation) -> Steps:
     count = count_of(steps)
     if count >= at.sought:
         return steps
-    hold = at.config.hold_down
     load = max(at.peak, at.forecast.load_horizon)
-    sigma = load_sigma(load, at.capacity, over_s=hold.level_s)
-    band = hold.scatter_factor * sigma
-    begun = _begins(at, load, band=band, sigma=sigma)
+    band, eased = _dead_band(at, load, since_s=since_s)
+    begun = _carrying(at, load, eased, band=band) < at.sought
     ease = at.ease if begun else 1.0
     replicas = min(max(count, _carrying(at, load, ease)), at.sought) if begun else at.sought
     terms = (
-        ("margin_ratio", ease * hold.margin_ratio),
+        ("margin_ratio", ease * at.config.hold_down.margin_ratio),
         ("load", load),
         ("level", at.level),
         ("sigmas", _kept_sigmas(at, ease)),
@@ -67,18 +66,22 @@ def keep(steps: Steps, at: Situation) -> Steps:
     return then(steps, Stage.KEEP, replicas, terms)
 
 
-def _begins(at: Situation, load: float, *, band: float, sigma: float) -> bool:
-    """Whether a step down begins: past a dead band of the load's own noise.
+def _dead_band(at: Situation, load: float, *, since_s: float) -> tuple[float, float]:
+    """What a step down must be clear of before it begins, in load, and the ease it begins with.
 
-    The band grows with the square root of the load, while a replica's worth stays one.  Where the
-    load has not fallen since the count was set, only what is believed of it has: that replicas
-    carry a little more, or that misses have become cheap.  That moves no count, short of a change
-    of belief that is clear of its own drift.
+    The band is the load's own noise, and grows with the square root of the load, while a replica's
+    worth stays one.  Where the load has not fallen since the count was set, only what is believed
+    of it has: that replicas carry a little more, or that misses have become cheap.  That moves no
+    count, short of a change of belief that is clear of its own drift; but what was asked for in
+    haste, or in the doubt of a start, is let go freely, so the drift counts in full from an hour
+    after the last rise.
     """
+    hold = at.config.hold_down
+    sigma = load_sigma(load, at.capacity, over_s=hold.level_s)
+    band = hold.scatter_factor * sigma
     if at.peak + max(_GONE_RATIO * load, _GONE_SIGMAS * sigma) <= at.settled:
-        return _carrying(at, load, at.ease, band=band) < at.sought
-    drift = at.config.hold_down.drift_ratio * load
-    return _carrying(at, load, 1.0, band=max(band, drift)) < at.sought
+        return band, at.ease
+    return max(band, hold.drift_ratio * load * min(since_s / _SETTLES_S, 1.0)), 1.0
 
 
 def _carrying(at: Situation, load: float, ease: float, *, band: float = 0.0) -> int:
@@ -153,11 +156,10 @@ def hold_span_s(config: HoldDownConfig, start_up_s: float) -> float:
     return max(config.window_s, config.start_up_factor * start_up_s)
 
 
-def hold_down(steps: Steps, at: Situation, raised_at_s: float, *, span_s: float) -> Steps:
-    """Not fewer than before within ``span_s`` of the last rise, at ``raised_at_s``."""
-    if at.now_s - raised_at_s > span_s or count_of(steps) >= at.before:
+def hold_down(steps: Steps, at: Situation, *, since_s: float, span_s: float) -> Steps:
+    """Not fewer than before within ``span_s`` of the last rise, ``since_s`` ago."""
+    if since_s > span_s or count_of(steps) >= at.before:
         return steps
-    since_s = at.now_s - raised_at_s
     terms = (("span_s", span_s), ("since_s", since_s))
     return then(steps, Stage.HOLD_DOWN, at.before, terms)
 

@@ -104,7 +104,7 @@ def test_the_window_keeps_the_highest_and_never_the_lowest() -> None:
     """
     at_defaults("""
        at_s  ready  rate  running  waiting | want  decided_by
-          0      5    12       40        0 |    5  keep
+          0      5    12       40        0 |    5  hold_down
          15      5     0        0        0 |    5  .
          30      5    12       40        0 |    5  .
          45      5   150       40        0 |   16  forecast   # the rise is answered whole

@@ -71,10 +71,11 @@ NO_API = replace(
     situation(),
     observation=replace(situation().observation, replicas=NoData(cause=Cause.UNREACHABLE)),
 )
+LONG_S = 86400.0
 Apply = Callable[[Steps], Steps]
 STAGES: dict[Stage, Apply] = {
-    Stage.KEEP: lambda steps: keep(steps, LOADED),
-    Stage.HOLD_DOWN: lambda steps: hold_down(steps, situation(), -15.0, span_s=300.0),
+    Stage.KEEP: lambda steps: keep(steps, LOADED, since_s=LONG_S),
+    Stage.HOLD_DOWN: lambda steps: hold_down(steps, situation(), since_s=15.0, span_s=300.0),
     Stage.VETO: lambda steps: veto(steps, NEAR),
     Stage.BLIND: lambda steps: lost_signal(steps, situation(), 1),
     Stage.NO_API: lambda steps: no_api(steps, NO_API),
@@ -136,7 +137,7 @@ def test_the_largest_proposal_binds_and_the_earliest_among_equals() -> None:
 def test_keep_never_asks_for_more_than_there_are() -> None:
     """A load of 2.35 with 10 % needs 4; where 3 run and the proposal is 2, it keeps 3."""
     at = replace(LOADED, wanted=3, sought=3)
-    assert count_of(keep(first(2), at)) == 3
+    assert count_of(keep(first(2), at, since_s=LONG_S)) == 3
 
 
 def test_a_step_down_begins_clear_of_the_noise_of_the_level_and_then_goes_all_the_way() -> None:
@@ -153,7 +154,7 @@ def test_a_step_down_begins_clear_of_the_noise_of_the_level_and_then_goes_all_th
         at = replace(
             at, config=config, margins=margins, sought=wanted if sought is None else sought
         )
-        return count_of(keep(first(1), at))
+        return count_of(keep(first(1), at, since_s=LONG_S))
 
     assert kept(3, 0.0) == 2
     assert kept(3, 1.0) == 3
