@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from scaler.core.capacity import unlearned_cost_s
 from scaler.core.capacity_shown import Shown, dearest_s
 from scaler.core.config import HoldDownConfig, PolicyConfig, SloConfig
 from scaler.core.model import Decision, Observation, Queue, Work
@@ -224,3 +225,40 @@ def test_a_stamp_of_the_future_keeps_nothing_out() -> None:
         return replace(seen, work=replace(seen.work, seen_at_s=seen.seen_at_s + 86_400.0))
 
     assert played(6, ahead)[1].shown.seen_at_s == 5 * TICK_S
+
+
+def test_replicas_that_are_not_counted_show_no_more_than_twice_what_they_serve() -> None:
+    """All tokens, in the replica time of one of the nine, for minutes on end."""
+
+    def one_counted(seen: Observation) -> Observation:
+        assert isinstance(seen.work, Work)
+        return replace(seen, work=replace(seen.work, replica_s=TICK_S))
+
+    whole, few = played(8)[1].shown, played(8, one_counted)[1].shown
+    assert 0.0 < whole.output_per_s <= few.output_per_s <= 2.1 * whole.output_per_s
+    assert few.prompt_per_s <= 2.1 * whole.prompt_per_s
+
+
+def test_what_one_replica_shows_of_many_is_at_most_doubled() -> None:
+    """One that may be loaded to a tenth alone is not proof of ten times its load among many."""
+
+    def alone(seen: Observation) -> Observation:
+        return fleet(seen.seen_at_s, ready=1, rate=RATE / READY)
+
+    capacity = replace(PolicyConfig().capacity, load_max_ratio=0.1)
+    shown = played(8, alone, PolicyConfig(capacity=capacity))[1].shown
+    served_per_s = OUTPUT * RATE / READY
+    assert 1.9 * served_per_s < shown.output_per_s < 2.01 * served_per_s
+
+
+def test_what_was_settled_is_not_priced_anew_at_each_tick() -> None:
+    """It is remembered at the prior's prices, four times those that are learned meanwhile."""
+    state, highest = PolicyState(), 0.0
+    for tick in range(60):
+        decision, state = decide(fleet(TICK_S * tick), state, PolicyConfig(), TICK_S * tick)
+        highest = max(highest, state.work_peak)
+    assert decision.demand is not None
+    assert load(decision) < 0.5 * decision.demand.requests_per_s * unlearned_cost_s(
+        decision.demand, PolicyConfig()
+    )
+    assert 0.0 < state.work_settled <= 1.01 * highest
