@@ -1,7 +1,9 @@
 """Prose for every stage, from the very terms that the stage gives."""
 
+import math
 import string
 from dataclasses import replace
+from statistics import NormalDist
 
 import pytest
 
@@ -17,6 +19,7 @@ from scaler.core.config import (
 from scaler.core.explain import _PROSE, headline, narrative, step_line
 from scaler.core.model import Decision, Mode, Stage, Step
 from tests.core.play import CONFIG, play
+from tests.core.test_capacity_prior import played
 from tests.core.test_policy_scripts import TREND
 
 ZERO = replace(CONFIG, bounds=BoundsConfig(replicas_min=0), zero=ZeroConfig(idle_proof_s=15.0))
@@ -47,7 +50,11 @@ SHOWN: dict[Stage, tuple[PolicyConfig, str, str]] = {
         "at_s ready | want\n 0 5 | 5",
         "held: the count rose 0 s ago",
     ),
-    Stage.KEEP: (CONFIG, "at_s ready rate | want\n 0 4 4.7 | 4", "a load of 2.94 with 10%"),
+    Stage.KEEP: (
+        CONFIG,
+        "at_s ready rate | want\n 0 4 4.7 | 4",
+        "(level 2.94) with 10%, 0.1 sigmas",
+    ),
     Stage.VETO: (
         NO_HOLD,
         "at_s ready rate waiting ttft | want\n0 4 . . 0:0:0:0:0 | .\n15 4 2.6 1 94:3:3:0:0 | 4",
@@ -138,3 +145,32 @@ def test_waking_blind_says_why() -> None:
 def test_a_record_with_other_terms_is_still_told() -> None:
     step = Step(stage=Stage.KEEP, replicas=12, terms=(("spare_ratio", 0.25),))
     assert step_line(step) == " 12  keep: spare_ratio=0.25"
+
+
+def carries(count: int, decision: Decision, config: PolicyConfig) -> bool:
+    """The arithmetic of ``core.sizing`` by hand, from what a record holds of a step of KEEP.
+
+    count >= load + sigmas * sqrt(forecast ** 2 + slack(count) ** 2 + cost ** 2)
+    """
+    step = next(step for step in decision.steps if step.stage is Stage.KEEP)
+    terms, capacity, forecast = dict(step.terms), decision.capacity, decision.forecast
+    assert capacity is not None
+    assert forecast is not None
+    load = terms["load"] * (1.0 + terms["margin_ratio"]) + terms["band"]
+    cost = math.log(capacity.request_cost_high_s / capacity.request_cost_s) / 1.645
+    slack = (1.0 - capacity.load_max_ratio) * count ** (1.0 - config.capacity.load_max_gain)
+    slack *= terms["sigmas"] / NormalDist().inv_cdf(config.slo.attainment_target_ratio)
+    ahead = forecast.load_upper - forecast.load_mean
+    return count - math.hypot(ahead, slack, terms["sigmas"] * cost * load) >= load
+
+
+def test_the_count_that_is_kept_can_be_reckoned_from_the_record() -> None:
+    """An hour after a fall to half, in which every count is kept: fewer would not carry it."""
+    config = PolicyConfig()
+    decisions, _ = played(config, varied=True)
+    kept = [one for one in decisions if one.decided_by is Stage.KEEP]
+    begun = [one for one in kept if dict(one.steps[-1].terms)["band"] == 0.0]
+    assert len({one.would_be for one in kept}) >= 4
+    assert [one for one in kept if carries(one.would_be - 1, one, config)] == []
+    assert begun
+    assert [one for one in begun if not carries(one.would_be, one, config)] == []
