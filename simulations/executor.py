@@ -108,7 +108,7 @@ class ProcessExecutor:
             raise ScalerError(
                 f"{names}: a process died, perhaps for want of memory; fewer --jobs need less"
             ) from error
-        except BaseException:
+        except BaseException:  # also Ctrl-C: the processes would go on with the jobs of this map
             self._end()
             raise
 

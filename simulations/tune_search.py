@@ -76,7 +76,7 @@ class Study:
             self._turn = Turn(file)
             try:
                 self._open(file, problem)
-            except BaseException:
+            except BaseException:  # also Ctrl-C: nobody has the object yet who could close the file
                 self.close()
                 raise
 

@@ -151,7 +151,10 @@ class KubernetesView:
         await self._feeds.all_tried()  # the pods of the targets just found
 
     def scaled_objects(self) -> Mapping[TriggerId, ScaledTrigger]:
-        """Our triggers; the last known ones while the API server is away."""
+        """Our triggers; the last known ones while the API server is away.
+
+        A mapping that never changes: with the triggers comes another one (``Catalogue.rebuild``).
+        """
         return self._catalogue.triggers
 
     def scaled_objects_seen_at_s(self) -> float | None:
