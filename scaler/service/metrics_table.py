@@ -70,7 +70,10 @@ def _capacity(entry: Entry, _now_s: float) -> Values:
 
 
 def _reference_work(entry: Entry, _now_s: float) -> Values:
-    """What the forecaster is fed; nothing where no arrivals were counted."""
+    """What a forecaster that begins now is fed; nothing where no arrivals were counted.
+
+    One that began under another prior goes on in the unit of that one (``CapacityState.unit``).
+    """
     decision, basis = entry.decision, entry.basis
     demand = decision.demand if decision else None
     if decision is None or demand is None or basis is None:
