@@ -16,7 +16,17 @@ the unit in which they began, so that none of them has to be rewritten.
 from dataclasses import replace
 
 from scaler.core.capacity import CapacityState, unlearned_cost_s
-from scaler.core.capacity_steps import Doubt, Filter, Four, make_filter, prior_of, within_prior
+from scaler.core.capacity_steps import (
+    MULTIPLE_MAX,
+    MULTIPLE_MIN,
+    Doubt,
+    Filter,
+    Four,
+    make_filter,
+    prior_of,
+    within_limits,
+    within_prior,
+)
 from scaler.core.config import CapacityConfig, PolicyConfig
 from scaler.core.model import Demand
 
@@ -43,7 +53,8 @@ def repriced(state: CapacityState, demand: Demand, policy: PolicyConfig) -> Capa
         return replace(state, prior=prior, unit=unit)
     b0, b1, b2, b3, *_ = state.prior
     p0, p1, p2, p3, *_ = prior
-    by = (_ratio(b0, p0), _ratio(b1, p1), _ratio(b2, p2), _ratio(b3, p3))
+    x0, x1, x2, x3 = state.steps.estimate
+    by = (_ratio(b0, p0, x0), _ratio(b1, p1, x1), _ratio(b2, p2, x2), _ratio(b3, p3, x3))
     return replace(
         state,
         prior=prior,
@@ -53,14 +64,19 @@ def repriced(state: CapacityState, demand: Demand, policy: PolicyConfig) -> Capa
     )
 
 
-def _ratio(before_s: float, after_s: float) -> float:
-    """A step time of nothing has no multiples: those of the other are kept."""
-    return before_s / after_s if before_s > 0.0 and after_s > 0.0 else 1.0
+def _ratio(before_s: float, after_s: float, multiple: float) -> float:
+    """What makes a multiple of the one prior one of the other, within the limits of multiples.
+
+    A step time of nothing has no multiples: those of the other are kept.
+    """
+    if before_s <= 0.0 or after_s <= 0.0:
+        return 1.0
+    return min(max(before_s / after_s, MULTIPLE_MIN / multiple), MULTIPLE_MAX / multiple)
 
 
 def _times(multiples: Four, by: Four) -> Four:
     x0, x1, x2, x3 = multiples
-    return x0 * by[0], x1 * by[1], x2 * by[2], x3 * by[3]
+    return within_limits((x0 * by[0], x1 * by[1], x2 * by[2], x3 * by[3]))
 
 
 def _converted(steps: Filter, by: Four, config: CapacityConfig) -> Filter:

@@ -39,8 +39,8 @@ _PRIOR_CORRELATION = 0.7
 _OUTLIER_SIGMAS = 3.0
 _OUTLIER_POWER = 3.0
 _OUTLIERS_MAX = 40  # in a row: ten minutes of ticks
-_MULTIPLE_MIN = 0.02
-_MULTIPLE_MAX = 100.0
+MULTIPLE_MIN = 0.02
+MULTIPLE_MAX = 100.0
 _BALANCE_SIGMA = 0.015  # relative: tokens in flight at either end, and fluctuations of the context
 
 
@@ -197,7 +197,7 @@ def learn(sample: Sample, before: Filter, config: CapacityConfig) -> Filter:
         min(p33 - known * w3 * w3 + fresh, most),
     )
     moved = (x0 + gain * w0, x1 + gain * w1, x2 + gain * w2, x3 + gain * w3)
-    if min(moved) < _MULTIPLE_MIN or max(moved) > _MULTIPLE_MAX:
+    if min(moved) < MULTIPLE_MIN or max(moved) > MULTIPLE_MAX:
         moved = _projected(moved, less)
     outliers = before.outliers + 1 if far else 0
     if outliers >= _OUTLIERS_MAX:
@@ -212,12 +212,18 @@ def _projected(multiples: Four, doubt: Doubt) -> Four:
     """The nearest multiples within the limits, by the doubt's own measure, one after the other."""
     values = list(multiples)
     for place, row in enumerate(_ROWS):
-        value = min(max(values[place], _MULTIPLE_MIN), _MULTIPLE_MAX)
+        value = min(max(values[place], MULTIPLE_MIN), MULTIPLE_MAX)
         short = value - values[place]
         own = doubt[row[place]]
         if short != 0.0 and own > 0.0:
             values = [old + short * doubt[at] / own for old, at in zip(values, row, strict=True)]
-    x0, x1, x2, x3 = (min(max(value, _MULTIPLE_MIN), _MULTIPLE_MAX) for value in values)
+    x0, x1, x2, x3 = values
+    return within_limits((x0, x1, x2, x3))
+
+
+def within_limits(multiples: Four) -> Four:
+    """Each of them, or the limit that it is beyond."""
+    x0, x1, x2, x3 = (min(max(value, MULTIPLE_MIN), MULTIPLE_MAX) for value in multiples)
     return x0, x1, x2, x3
 
 

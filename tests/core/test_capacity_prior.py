@@ -5,14 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from scaler.core.capacity import unlearned_cost_s
 from scaler.core.capacity_prior import repriced
 from scaler.core.capacity_steps import Filter, Four, first_doubt, step_times
-from scaler.core.config import PolicyConfig
+from scaler.core.config import CapacityConfig, PolicyConfig
 from scaler.core.model import Decision, Observation, Work
 from scaler.core.policy import PolicyState, decide
 from tests.core.play import CONFIG, TICK_S, observation
+from tests.core.test_invariants import finite
 
 SHIPPED = PolicyConfig()
 NAMES = ("overhead_s", "per_sequence_s", "per_kv_token_s", "per_prefill_token_s")
@@ -201,3 +204,26 @@ def test_another_doubt_of_the_prior_moves_no_load(uncertainty: float, *, varied:
     p00, p01, p02, p03, p11, p12, p13, p22, p23, p33 = state.capacity.steps.doubt
     rows = [(p00, p01, p02, p03), (p01, p11, p12, p13), (p02, p12, p22, p23), (p03, p13, p23, p33)]
     assert min(np.linalg.eigvalsh(np.array(rows))) > -1e-12
+
+
+PRIORS = st.builds(
+    CapacityConfig,
+    overhead_s=st.floats(1e-4, 10.0),
+    per_sequence_s=st.floats(0.0, 1.0),
+    per_kv_token_s=st.floats(0.0, 1e-3),
+    per_prefill_token_s=st.floats(1e-7, 1.0),
+    sequences_max=st.floats(1.0, 1e5),
+    prior_uncertainty_factor=st.floats(1.0, 100.0),
+)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(PRIORS, min_size=2, max_size=4))
+def test_whatever_prior_is_reloaded_the_state_stays_finite(priors: list[CapacityConfig]) -> None:
+    state = PolicyState()
+    for tick in range(8 * len(priors)):
+        config = replace(SHIPPED, capacity=priors[tick // 8])
+        decision, state = decide(fleet(tick, varied=True), state, config, TICK_S * tick)
+        assert decision.capacity is not None
+        assert 0.0 < decision.capacity.request_cost_low_s <= decision.capacity.request_cost_high_s
+    assert finite(state)
