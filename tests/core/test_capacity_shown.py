@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -262,3 +263,18 @@ def test_what_was_settled_is_not_priced_anew_at_each_tick() -> None:
         decision.demand, PolicyConfig()
     )
     assert 0.0 < state.work_settled <= 1.01 * highest
+
+
+def test_a_sample_that_is_seen_twice_is_one() -> None:
+    """As where scrapes come less often than ticks: no single sample proves anything."""
+
+    def held(seen: Observation, *, factor: float = 1.0) -> Observation:
+        assert isinstance(seen.work, Work)
+        before_s = seen.seen_at_s - seen.seen_at_s % (2.0 * TICK_S)
+        changed = factor if before_s == 4.0 * TICK_S else 1.0
+        tokens = changed * seen.work.output_tokens
+        return replace(seen, work=replace(seen.work, seen_at_s=before_s, output_tokens=tokens))
+
+    plain, poisoned = played(6, held)[1].shown, played(6, partial(held, factor=10.0))[1].shown
+    assert plain.seen_at_s == poisoned.seen_at_s == 4.0 * TICK_S
+    assert 0.0 < poisoned.output_per_s < 1.1 * plain.output_per_s

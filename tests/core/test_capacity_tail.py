@@ -95,6 +95,15 @@ def test_the_tail_that_matters_is_that_at_the_objective() -> None:
     assert look(mixed, Tail(), ttft_s=0.3).shape > Tail().shape
 
 
+def test_where_hardly_one_is_expected_beyond_the_objective_the_bound_below_tells() -> None:
+    """A shape of 1.5 leaves 7 in a million beyond 0.5 s, and 4 in 1000 beyond 0.25 s."""
+    believed = Tail(shape=1.5)
+    assert late_share(BATCH, 1.0, 0.5, shape=1.5, alone=1.0) < 1e-5
+    longer = look(seen(0.65, rate=1.0), believed, rate=1.0)
+    assert longer.shape < 1.5
+    assert longer.information > 0.0
+
+
 def test_what_says_nothing_teaches_nothing() -> None:
     observation, tail = seen(0.4), Tail()
     assert look(replace(observation, ttft=NoData(cause=Cause.ABSENT)), tail) == tail

@@ -68,6 +68,11 @@ def behavior(**sides: object) -> Behavior:
     return found
 
 
+@pytest.mark.parametrize("values", [(2.0, 5.0), (5.0, 2.0), (5.0, 5.0)])
+def test_the_largest_of_several_metrics_counts(values: tuple[float, float]) -> None:
+    assert propose(at(3, *map(metric, values)), tolerances=Tolerances()) == 5
+
+
 def test_default_path_doubles_and_holds_five_minutes() -> None:
     # As observed: "metric 1 -> 40: 4, then 8, 16, 32, 40 at 15 s steps", and down after 300 s.
     play(
