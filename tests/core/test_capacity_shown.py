@@ -271,9 +271,10 @@ def test_a_sample_that_is_seen_twice_is_one() -> None:
     def held(seen: Observation, *, factor: float = 1.0) -> Observation:
         assert isinstance(seen.work, Work)
         before_s = seen.seen_at_s - seen.seen_at_s % (2.0 * TICK_S)
-        changed = factor if before_s == 4.0 * TICK_S else 1.0
-        tokens = changed * seen.work.output_tokens
-        return replace(seen, work=replace(seen.work, seen_at_s=before_s, output_tokens=tokens))
+        times = factor if before_s == 4.0 * TICK_S else 1.0
+        prompt, output = times * seen.work.prompt_tokens, times * seen.work.output_tokens
+        work = replace(seen.work, prompt_tokens=prompt, output_tokens=output)
+        return replace(seen, work=replace(work, seen_at_s=before_s))
 
     plain, poisoned = played(6, held)[1].shown, played(6, partial(held, factor=10.0))[1].shown
     assert plain.seen_at_s == poisoned.seen_at_s == 4.0 * TICK_S
