@@ -18,6 +18,7 @@ RUNS = (
     ("forecasts against persistence", "forecasts", ()),
     ("scoreboard of the development traces, 12 hours of each", "scoreboard", ("--quick",)),
     ("held-out days against peers tuned elsewhere", "held_out", ("--no-oracle",)),
+    ("what the future is worth: the load to come handed over", "foresight", ()),
     ("flapping: constant load, and reversals", "flapping", ()),
     ("robustness, one factor at a time", "robustness", ()),
 )
