@@ -22,7 +22,8 @@ _PROSE: dict[Stage, str] = {
     Stage.WAKE: "requests wait in front of a target without a ready replica",
     Stage.HOLD_DOWN: "held: the count rose {since_s:.0f} s ago, {span_s:.0f} s are waited",
     Stage.KEEP: "fewer would not carry a load of {load:.2f} (level {level:.2f}) with "
-    "{margin_ratio:.0%}, {sigmas:.1f} sigmas and a noise of {band:.2f} to spare",
+    "{margin_ratio:.0%}, {sigmas:.1f} sigmas (forecast {forecast_margin:.2f}, cost "
+    "{cost_sigma:.1%}) and a noise of {band:.2f} to spare",
     Stage.VETO: "not fewer than now: GPU busy, or latency near its objective",
     Stage.NO_API: "not fewer than before: the Kubernetes API is down",
     Stage.BLIND: "not fewer than before: data is missing",

@@ -24,7 +24,7 @@ from scaler.core.model import (
 )
 from scaler.core.stages import Steps, count_of, limits, then
 
-POLICY_VERSION = "5"  # part of every record: replay compares decisions across versions
+POLICY_VERSION = "6"  # part of every record: replay compares decisions across versions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

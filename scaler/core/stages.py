@@ -54,13 +54,15 @@ def keep(steps: Steps, at: Situation, *, since_s: float) -> Steps:
     load = max(at.peak, at.forecast.load_horizon)
     band, eased = _dead_band(at, load, since_s=since_s)
     begun = _carrying(at, load, eased, band=band) < at.sought
-    ease = at.ease if begun else 1.0
+    ease = at.ease if begun else eased
     replicas = min(max(count, _carrying(at, load, ease)), at.sought) if begun else at.sought
     terms = (
         ("margin_ratio", ease * at.config.hold_down.margin_ratio),
         ("load", load),
         ("level", at.level),
         ("sigmas", _kept_sigmas(at, ease)),
+        ("forecast_margin", at.margins.forecast),
+        ("cost_sigma", at.margins.capacity_ratio),
         ("band", 0.0 if begun else band),
     )
     return then(steps, Stage.KEEP, replicas, terms)

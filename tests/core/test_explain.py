@@ -53,7 +53,7 @@ SHOWN: dict[Stage, tuple[PolicyConfig, str, str]] = {
     Stage.KEEP: (
         CONFIG,
         "at_s ready rate | want\n 0 4 4.7 | 4",
-        "(level 2.94) with 10%, 0.1 sigmas",
+        "(level 2.94) with 10%, 0.1 sigmas (forecast 0.00, cost ",
     ),
     Stage.VETO: (
         NO_HOLD,
@@ -158,10 +158,12 @@ def carries(count: int, decision: Decision, config: PolicyConfig) -> bool:
     assert forecast is not None
     load = terms["load"] * (1.0 + terms["margin_ratio"]) + terms["band"]
     cost = math.log(capacity.request_cost_high_s / capacity.request_cost_s) / 1.645
+    assert terms["cost_sigma"] == pytest.approx(cost, rel=1e-3)  # 1.645, rounded
+    assert terms["forecast_margin"] == pytest.approx(forecast.load_upper - forecast.load_mean)
     slack = (1.0 - capacity.load_max_ratio) * count ** (1.0 - config.capacity.load_max_gain)
     slack *= terms["sigmas"] / NormalDist().inv_cdf(config.slo.attainment_target_ratio)
-    ahead = forecast.load_upper - forecast.load_mean
-    return count - math.hypot(ahead, slack, terms["sigmas"] * cost * load) >= load
+    cost = terms["sigmas"] * terms["cost_sigma"] * load
+    return count - math.hypot(terms["forecast_margin"], slack, cost) >= load
 
 
 def test_the_count_that_is_kept_can_be_reckoned_from_the_record() -> None:
