@@ -31,7 +31,7 @@ from statistics import NormalDist
 from scaler.core.config import BudgetConfig, SloConfig
 from scaler.core.made import maker
 from scaler.core.model import Latency, NoData, Observation
-from scaler.core.window import decay
+from scaler.core.window import decay, within
 
 _NORMAL = NormalDist()
 _PROBABILITY_MIN = 0.001
@@ -155,7 +155,7 @@ def budget_of(
     prior = config.prior_s * requests_per_s + _HALF
     missed = state.missed + prior * allowed * config.prior_spent_ratio
     spent = missed / ((state.requests + prior) * allowed)
-    over = min(max(spent - 1.0, -1.0), config.overspent_max_ratio)
+    over = within(spent - 1.0, -1.0, config.overspent_max_ratio)
     dial = _ALLOWED_REFERENCE / (1.0 - slo.attainment_target_ratio)
     return make_budget(
         allowed_ratio=allowed,
@@ -171,5 +171,5 @@ def sigmas(price_factor: float, load: float) -> float:
     The normal quantile of the newsvendor's critical ratio.
     """
     probability = 1.0 / max(price_factor * max(load, 1.0), 1.0)
-    probability = min(max(probability, _PROBABILITY_MIN), _PROBABILITY_MAX)
+    probability = within(probability, _PROBABILITY_MIN, _PROBABILITY_MAX)
     return -_NORMAL.inv_cdf(probability)

@@ -56,7 +56,7 @@ from scaler.core.capacity_tail import Tail, see_tail, tightened, tightness
 from scaler.core.config import CapacityConfig, PolicyConfig, SloConfig
 from scaler.core.made import maker
 from scaler.core.model import Capacity, Demand, NoData, Observation, Role, make_capacity
-from scaler.core.window import decay, normal_quantile
+from scaler.core.window import decay, normal_quantile, within
 
 _KEY_CHANGE_KEEPS = 0.1  # share of the evidence that a new pod template or GPU product inherits
 _LOAD_MAX = 1e9  # replicas' worth; counts beyond are all the same after the bounds
@@ -356,7 +356,7 @@ def _pinned_share(config: CapacityConfig, slo: SloConfig) -> float:
     """The share set by hand: it holds for 0.99, and its slack scales with the normal quantile."""
     slack = 1.0 - config.load_max_ratio
     stretch = normal_quantile(slo.attainment_target_ratio) / normal_quantile(0.99)
-    return min(max(1.0 - slack * stretch, 0.05), 1.0)
+    return within(1.0 - slack * stretch, 0.05, 1.0)
 
 
 def carried(count: int, capacity: Capacity, config: CapacityConfig) -> float:

@@ -29,6 +29,7 @@ from scaler.core.capacity_steps import (
 )
 from scaler.core.config import CapacityConfig, PolicyConfig
 from scaler.core.model import Demand
+from scaler.core.window import within
 
 _NAMES = (
     "overhead_s", "per_sequence_s", "per_kv_token_s", "per_prefill_token_s", "sequences_max",
@@ -71,7 +72,7 @@ def _ratio(before_s: float, after_s: float, multiple: float) -> float:
     """
     if before_s <= 0.0 or after_s <= 0.0:
         return 1.0
-    return min(max(before_s / after_s, MULTIPLE_MIN / multiple), MULTIPLE_MAX / multiple)
+    return within(before_s / after_s, MULTIPLE_MIN / multiple, MULTIPLE_MAX / multiple)
 
 
 def _times(multiples: Four, by: Four) -> Four:

@@ -13,7 +13,7 @@ from scaler.core.capacity_steps import Sample, make_sample
 from scaler.core.config import CapacityConfig
 from scaler.core.made import maker
 from scaler.core.model import Latency, NoData, Observation, Queue, Work
-from scaler.core.window import decay
+from scaler.core.window import decay, within
 
 LIMITS_PART = 0.4  # of the correction limit, for limits and contexts; the rest is for step times
 CALM_SAMPLES = 8  # two minutes: what an overload left behind has gone from the histogram
@@ -96,6 +96,9 @@ class Stretch:
     weight: float = 0.0
 
 
+make_stretch = maker(Stretch)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauges:
     """Readings of the last sample, for what lies between two."""
@@ -122,15 +125,21 @@ def see_context(
     if work.requests_finished > 0.0 and lengths > 0.0:
         mean = lengths / work.requests_finished
         named += (fresh if named > 0.0 else 1.0) * (mean - named)
-    count = work.replica_s / work.interval_s
-    if not isinstance(kv, NoData) and queue.requests_running >= max(count, 1.0):
-        mean = kv.usage_mean_ratio * kv_capacity_tokens * count / queue.requests_running
+    count, running = work.replica_s / work.interval_s, queue.requests_running
+    if not isinstance(kv, NoData) and running >= count and running >= 1.0:
+        mean = kv.usage_mean_ratio * kv_capacity_tokens * count / running
         seen += (fresh if seen > 0.0 else 1.0) * (mean - seen)
         if named > 0.0 and seen > 0.0:
-            most = (1.0 + config.correction_max_ratio) ** LIMITS_PART
-            target = min(max(seen / named, 1.0 / _CONTEXT_FACTOR_MAX), _CONTEXT_FACTOR_MAX)
-            factor = min(max(target, factor / most), factor * most)
+            most = _most(config)
+            target = within(seen / named, 1.0 / _CONTEXT_FACTOR_MAX, _CONTEXT_FACTOR_MAX)
+            factor = within(target, factor / most, factor * most)
     return make_context(seen=seen, named=named, factor=factor)
+
+
+def _most(config: CapacityConfig) -> float:
+    """The factor by which one observation moves a limit or a context at most."""
+    most: float = (1.0 + config.correction_max_ratio) ** LIMITS_PART
+    return most
 
 
 def see_limits(
@@ -145,7 +154,6 @@ def see_limits(
     work, queue, kv = observation.work, observation.queue, observation.kv_cache
     assert not isinstance(work, NoData)
     assert not isinstance(queue, NoData)
-    most = (1.0 + config.correction_max_ratio) ** LIMITS_PART
     believed = before.sequences or config.sequences_max
     held = queue.requests_running * work.interval_s / max(work.replica_s, work.interval_s)
     still = (
@@ -157,13 +165,14 @@ def see_limits(
     samples = min(before.still_samples + 1, _STILL_SAMPLES) if still else 0
     sequences, tokens, mean = before.sequences, before.step_tokens, before.step_tokens_mean
     if held > believed or samples >= _STILL_SAMPLES:
-        sequences = min(max(held, believed / most), believed * most)
+        most = _most(config)
+        sequences = within(held, believed / most, believed * most)
     if work.engine_steps > 0.0 and work.output_tokens > 2.0 * work.engine_steps:
         seen = (work.prompt_tokens + work.output_tokens) / work.engine_steps
         mean += (1.0 - decay(work.interval_s, _MIX_S)) * (seen - mean)
         known = max(tokens, config.step_tokens_max)
         if mean > known:
-            tokens = min(mean, known * most)
+            tokens = min(mean, known * _most(config))
     return make_limits(
         sequences=sequences, step_tokens=tokens, step_tokens_mean=mean, still_samples=samples
     )
@@ -311,10 +320,10 @@ def see_stretch(
     found = seen_stretch(batch, flow.requests_per_s, ttft, waiting_replicas=together)
     if found is None:
         return before
-    target = math.log(min(max(found.stretch, 1.0), _STRETCH_MAX))
+    target = math.log(within(found.stretch, 1.0, _STRETCH_MAX))
     late = min(found.late, _STRETCH_WINDOW_MAX)
     step = (target - before.log) * late / (before.weight + late + _STRETCH_PRIOR)
-    return Stretch(
-        log=before.log + min(max(step, -_STRETCH_STEP), _STRETCH_STEP),
+    return make_stretch(
+        log=before.log + within(step, -_STRETCH_STEP, _STRETCH_STEP),
         weight=min(before.weight + late, _STRETCH_WEIGHT_MAX),
     )

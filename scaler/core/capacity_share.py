@@ -71,9 +71,8 @@ class Batch:
     @property
     def saturated_cost_s(self) -> float:
         """Replica time of one request when every step is as full as it may be."""
-        steps = max(
-            self.output / self.sequences_max, (self.prompt + self.output) / self.step_tokens_max
-        )
+        output = self.output
+        steps = max(output / self.sequences_max, (self.prompt + output) / self.step_tokens_max)
         return self.busy_s + self.overhead_s * steps
 
 
@@ -144,12 +143,13 @@ def _alone_per_s(
     shared_s, clumsiness = batch.output * batch.overhead_s, batch.clumsiness
     sigmas = normal_quantile(objective.attained_ratio)
     prefill = _prefill(batch, ttft_s) if batch.prompt > 0.0 else None
+    sqrt = math.sqrt
 
     def slack(rate: float) -> float:
         share = 1.0 - rate * busy_s
         share = _TINY if share < _TINY else share
         mean = rate * shared_s / share
-        high = mean + sigmas * math.sqrt(mean * clumsiness / share)
+        high = mean + sigmas * sqrt(mean * clumsiness / share)
         fits = (limit + rate * ttft_s) / (_TINY if high < _TINY else high) - 1.0
         if prefill is None:
             return fits
@@ -236,6 +236,9 @@ class SeenStretch:
     late: float
 
 
+make_seen_stretch = maker(SeenStretch)
+
+
 def seen_stretch(
     batch: Batch, rate: float, latency: Latency, *, waiting_replicas: float
 ) -> SeenStretch | None:
@@ -266,7 +269,9 @@ def seen_stretch(
         if left <= 0.0:
             break
     known = 1.0 - left
-    return SeenStretch(stretch=math.exp(log / known), late=late / known) if known > 0.0 else None
+    if known <= 0.0:
+        return None
+    return make_seen_stretch(stretch=math.exp(log / known), late=late / known)
 
 
 def _belief(above: float, least: float) -> float:

@@ -111,12 +111,15 @@ def dearest_s(demand: Demand, shown: tuple[float, float]) -> float:
     Whatever the prices of the two: as many requests as both kinds leave room for.
     """
     prompt = demand.prompt_tokens_per_request * (1.0 - demand.cached_ratio)
-    output = demand.output_tokens_per_request
-    most_s = 0.0
-    for tokens, per_s in ((prompt, shown[0]), (output, shown[1])):
-        if tokens > 0.0:
-            most_s = max(most_s, tokens / per_s if per_s > 0.0 else math.inf)
+    most_s = max(_lasts_s(prompt, shown[0]), _lasts_s(demand.output_tokens_per_request, shown[1]))
     return most_s if most_s > 0.0 else math.inf
+
+
+def _lasts_s(tokens: float, per_s: float) -> float:
+    """How long so many tokens take."""
+    if tokens <= 0.0:
+        return 0.0
+    return tokens / per_s if per_s > 0.0 else math.inf
 
 
 def bounded(capacity: Capacity, shown: Shown, demand: Demand) -> Capacity:

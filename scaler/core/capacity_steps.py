@@ -23,6 +23,7 @@ from typing import TypeAlias
 
 from scaler.core.config import CapacityConfig
 from scaler.core.made import maker
+from scaler.core.window import within
 
 Four: TypeAlias = tuple[float, float, float, float]
 """One number each for overhead, sequence, context and prompt."""
@@ -184,17 +185,18 @@ def learn(sample: Sample, before: Filter, config: CapacityConfig) -> Filter:
     known = kept * (2.0 - kept) / variance
     most = _prior_variance(config)
     fresh = most * min(sample.interval_s / config.memory_s, 1.0)
+    k0, k1, k2, k3 = known * w0, known * w1, known * w2, known * w3
     less = (
-        min(p00 - known * w0 * w0 + fresh, most),
-        p01 - known * w0 * w1,
-        p02 - known * w0 * w2,
-        p03 - known * w0 * w3,
-        min(p11 - known * w1 * w1 + fresh, most),
-        p12 - known * w1 * w2,
-        p13 - known * w1 * w3,
-        min(p22 - known * w2 * w2 + fresh, most),
-        p23 - known * w2 * w3,
-        min(p33 - known * w3 * w3 + fresh, most),
+        min(p00 - k0 * w0 + fresh, most),
+        p01 - k0 * w1,
+        p02 - k0 * w2,
+        p03 - k0 * w3,
+        min(p11 - k1 * w1 + fresh, most),
+        p12 - k1 * w2,
+        p13 - k1 * w3,
+        min(p22 - k2 * w2 + fresh, most),
+        p23 - k2 * w3,
+        min(p33 - k3 * w3 + fresh, most),
     )
     moved = (x0 + gain * w0, x1 + gain * w1, x2 + gain * w2, x3 + gain * w3)
     if min(moved) < MULTIPLE_MIN or max(moved) > MULTIPLE_MAX:
@@ -210,21 +212,32 @@ _ROWS = ((0, 1, 2, 3), (1, 4, 5, 6), (2, 5, 7, 8), (3, 6, 8, 9))  # places of a 
 
 def _projected(multiples: Four, doubt: Doubt) -> Four:
     """The nearest multiples within the limits, by the doubt's own measure, one after the other."""
-    values = list(multiples)
+    values = multiples
     for place, row in enumerate(_ROWS):
-        value = min(max(values[place], MULTIPLE_MIN), MULTIPLE_MAX)
-        short = value - values[place]
+        value = values[place]
+        short = within(value, MULTIPLE_MIN, MULTIPLE_MAX) - value
         own = doubt[row[place]]
         if short != 0.0 and own > 0.0:
-            values = [old + short * doubt[at] / own for old, at in zip(values, row, strict=True)]
-    x0, x1, x2, x3 = values
-    return within_limits((x0, x1, x2, x3))
+            x0, x1, x2, x3 = values
+            p0, p1, p2, p3 = row
+            values = (
+                x0 + short * doubt[p0] / own,
+                x1 + short * doubt[p1] / own,
+                x2 + short * doubt[p2] / own,
+                x3 + short * doubt[p3] / own,
+            )
+    return within_limits(values)
 
 
 def within_limits(multiples: Four) -> Four:
     """Each of them, or the limit that it is beyond."""
-    x0, x1, x2, x3 = (min(max(value, MULTIPLE_MIN), MULTIPLE_MAX) for value in multiples)
-    return x0, x1, x2, x3
+    x0, x1, x2, x3 = multiples
+    return (
+        within(x0, MULTIPLE_MIN, MULTIPLE_MAX),
+        within(x1, MULTIPLE_MIN, MULTIPLE_MAX),
+        within(x2, MULTIPLE_MIN, MULTIPLE_MAX),
+        within(x3, MULTIPLE_MIN, MULTIPLE_MAX),
+    )
 
 
 def follow(published: Four, target: Four, *, most: float) -> Four:
@@ -233,15 +246,8 @@ def follow(published: Four, target: Four, *, most: float) -> Four:
     t0, t1, t2, t3 = target
     least = 1.0 / most
     return (
-        _within(t0, p0 * least, p0 * most),
-        _within(t1, p1 * least, p1 * most),
-        _within(t2, p2 * least, p2 * most),
-        _within(t3, p3 * least, p3 * most),
+        within(t0, p0 * least, p0 * most),
+        within(t1, p1 * least, p1 * most),
+        within(t2, p2 * least, p2 * most),
+        within(t3, p3 * least, p3 * most),
     )
-
-
-def _within(value: float, low: float, high: float) -> float:
-    """``value`` or the end that it is beyond."""
-    if low > value:
-        return low
-    return high if high < value else value

@@ -30,6 +30,7 @@ from functools import lru_cache
 
 from scaler.core.capacity_share import Batch, Carried, Objective, carried_per_s, solve
 from scaler.core.model import NoData, Observation
+from scaler.core.window import within
 
 _TINY = 1e-9
 _LATE_MIN = 1e-12
@@ -75,7 +76,7 @@ def tightness(batch: Batch, ttft_s: float) -> float:
         return 0.0
     step_s = batch.overhead_s + batch.step_tokens_max * batch.prefill_s
     loose = (_LOOSE_STEPS - ttft_s / step_s) / (_LOOSE_STEPS - _TIGHT_STEPS)
-    return min(max(loose, 0.0), 1.0)
+    return within(loose, 0.0, 1.0)
 
 
 def tightened(
@@ -210,8 +211,8 @@ def see_tail(
     weight = _LOOK_WEIGHT * slope / _TAIL_BURSTS
     score = weight * (late - total * share)
     information = before.information + weight * slope * total * share
-    step = min(max(score / (_TAIL_PRIOR + information), -_SHAPE_STEP), _SHAPE_STEP)
+    step = within(score / (_TAIL_PRIOR + information), -_SHAPE_STEP, _SHAPE_STEP)
     return Tail(
-        shape=min(max(before.shape * math.exp(step), _SHAPE_MIN), _SHAPE_MAX),
+        shape=within(before.shape * math.exp(step), _SHAPE_MIN, _SHAPE_MAX),
         information=min(information, _TAIL_INFORMATION_MAX),
     )

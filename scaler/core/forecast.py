@@ -27,7 +27,15 @@ from scaler.core.forecast_candidates import (
 )
 from scaler.core.forecast_cycle import MINUTES
 from scaler.core.forecast_quantiles import Residuals
-from scaler.core.forecast_record import Record, Said, forgotten, noted, row_is_due, settled
+from scaler.core.forecast_record import (
+    Record,
+    Said,
+    forgotten,
+    make_said,
+    noted,
+    row_is_due,
+    settled,
+)
 from scaler.core.forecast_regime import spread_of
 from scaler.core.forecast_scores import LAST_ONLY
 from scaler.core.forecast_season import DAY_S, DAY_SLOTS, WEEK_S, WEEK_SLOTS, profile_of
@@ -163,7 +171,7 @@ def _learned(
 
 
 def _said(outlook: Outlook, blend: float, lead_s: float) -> Said:
-    return Said(
+    return make_said(
         blend=blend,
         mean=outlook.mean,
         margin=outlook.upper - outlook.mean,

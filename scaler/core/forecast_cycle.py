@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from scaler.core.config import ForecastConfig
 from scaler.core.forecast_levels import Forecaster, brief
+from scaler.core.made import maker
 
 MINUTE_S = 60.0
 MINUTES = 360  # six hours: a period of up to three
@@ -34,8 +35,11 @@ class Cycle:
     searched_at_s: float = 0.0
 
 
+make_cycle = maker(Cycle)
+
+
 def _init(value: float, at_s: float) -> Cycle:
-    return Cycle(minutes=(), at_s=at_s, level=value, searched_at_s=at_s)
+    return make_cycle(minutes=(), at_s=at_s, level=value, searched_at_s=at_s)
 
 
 def _update(state: Cycle, value: float, at_s: float, _config: ForecastConfig) -> Cycle:
@@ -46,7 +50,7 @@ def _update(state: Cycle, value: float, at_s: float, _config: ForecastConfig) ->
     period_s, searched_at_s = state.period_s, state.searched_at_s
     if at_s - searched_at_s >= SEARCH_S:
         period_s, searched_at_s = find_period_s(minutes), at_s
-    return Cycle(
+    return make_cycle(
         minutes=minutes, at_s=at_s, level=value, period_s=period_s, searched_at_s=searched_at_s
     )
 
@@ -56,7 +60,8 @@ def _predict(state: Cycle, lead_s: float, _config: ForecastConfig) -> tuple[floa
     period_s = state.period_s
     if period_s <= 0.0:
         return (state.level,)
-    back_s = lead_s - period_s * max(ceil(lead_s / period_s), 1)  # whole periods ago
+    periods = ceil(lead_s / period_s) if lead_s > period_s else 1
+    back_s = lead_s - period_s * periods  # whole periods ago
     once = _minute_at(state.minutes, back_s)
     again = _minute_at(state.minutes, back_s - period_s)
     return (0.5 * (once + again),)
@@ -70,13 +75,15 @@ def _minute_at(minutes: tuple[float, ...], back_s: float) -> float:
 
     Before the first minute there is none: the first is taken.
     """
-    place = len(minutes) - 1 + back_s / MINUTE_S
+    last = len(minutes) - 1
+    place = last + back_s / MINUTE_S
     below = floor(place)
     if below < 0:
         return minutes[0]
-    if below >= len(minutes) - 1:
+    if below >= last:
         return minutes[-1]
-    return minutes[below] + (minutes[below + 1] - minutes[below]) * (place - below)
+    before = minutes[below]
+    return before + (minutes[below + 1] - before) * (place - below)
 
 
 def find_period_s(minutes: tuple[float, ...]) -> float:

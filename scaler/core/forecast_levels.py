@@ -132,13 +132,9 @@ def _predict(state: Levels, lead_s: float, config: ForecastConfig) -> tuple[floa
     last, level, slow, steady, fast = state.levels
     lasting, passing = state.trends
     damping_s = config.trend_damping_s
-    return (
-        last,
-        level,
-        slow,
-        max(steady + lasting * reach_s(lead_s, damping_s), 0.0),
-        max(fast + passing * reach_s(lead_s, FAST_DAMPING * damping_s), 0.0),
-    )
+    steady += lasting * reach_s(lead_s, damping_s)
+    fast += passing * reach_s(lead_s, FAST_DAMPING * damping_s)
+    return last, level, slow, 0.0 if steady < 0.0 else steady, 0.0 if fast < 0.0 else fast
 
 
 LEVELS: Forecaster[Levels] = Forecaster(init=_init, update=_update, predict=_predict)

@@ -17,6 +17,7 @@ from math import asinh, exp, floor, log, sinh
 from scaler.core.config import ForecastConfig
 from scaler.core.forecast_levels import brief
 from scaler.core.made import maker
+from scaler.core.window import within
 
 BINS = 48
 STEP = 0.3  # in asinh of the scaled error: 0.3 wide at zero, errors up to 670 spreads
@@ -95,6 +96,6 @@ def learned(
         counts=counts,
         weight=weight,
         total=sum(counts),
-        shift=min(max(shift, -SHIFT_MAX), SHIFT_MAX),
+        shift=within(shift, -SHIFT_MAX, SHIFT_MAX),
         age_s=age_s,
     )

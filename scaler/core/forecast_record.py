@@ -20,7 +20,7 @@ from scaler.core.forecast_candidates import (
 )
 from scaler.core.forecast_levels import brief
 from scaler.core.forecast_quantiles import Residuals, learned
-from scaler.core.forecast_scores import Pending, Scores, scored
+from scaler.core.forecast_scores import Pending, Scores, make_pending, scored
 from scaler.core.made import maker
 
 ROW_S = 60.0  # forecasts are noted once a minute
@@ -39,6 +39,9 @@ class PeakPending:
     mean: float
     margin: float
     spread: float
+
+
+make_peak_pending = maker(PeakPending)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,9 @@ class Said:
     peak_margin: float
     lead_s: float
     horizon_s: float
+
+
+make_said = maker(Said)
 
 
 def row_is_due(noted_at_s: float | None, lead_s: float, now_s: float) -> bool:
@@ -204,7 +210,7 @@ def noted(
     record: Record, said: Said, known: Known, config: ForecastConfig, *, now_s: float
 ) -> Record:
     """``record`` with a forecast noted for its day of judgement, and the path looked at anew."""
-    row = Pending(
+    row = make_pending(
         due_at_s=now_s + said.lead_s,
         each=tuple(map(brief, predict_each(known, said.lead_s, config))),
         blend=brief(said.blend),
@@ -218,7 +224,7 @@ def noted(
     waiting = peaks.pending
     last_s = waiting[-1].noted_at_s if waiting else -math.inf
     if now_s - last_s >= said.horizon_s / PEAK_ROWS_MAX:
-        peak = PeakPending(
+        peak = make_peak_pending(
             noted_at_s=now_s,
             due_at_s=now_s + said.horizon_s,
             mean=brief(max(said.peak_mean, within)),

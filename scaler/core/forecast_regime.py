@@ -12,6 +12,7 @@ from math import exp, sqrt
 
 from scaler.core.config import ForecastConfig
 from scaler.core.made import maker
+from scaler.core.window import within
 
 NOISE_MEMORY_S = 750.0
 DEVIATION_MAX = 6.0  # one value alone proves nothing, however far off it is
@@ -66,7 +67,7 @@ def watch(
     """``regime`` after a value that was expected to be ``expected``, and the change it reveals."""
     spread = spread_of(expected, regime.noise_s, elapsed_s)
     score = (value - expected) / spread if spread > 0.0 else DEVIATION_MAX * (value > expected)
-    score = min(max(score, -DEVIATION_MAX), DEVIATION_MAX)
+    score = within(score, -DEVIATION_MAX, DEVIATION_MAX)
     drift, limit = config.change_drift_factor, config.change_limit_factor
     up, down = regime.up + score - drift, regime.down - score - drift
     age_s = regime.age_s + elapsed_s

@@ -12,6 +12,7 @@ from math import exp
 
 from scaler.core.config import ForecastConfig
 from scaler.core.forecast_candidates import COUNT, Weights
+from scaler.core.made import maker
 
 WEIGHT_MIN = 0.02  # a smaller share is dropped: it moves nothing and costs time
 ROWS_MIN = 3.0  # forecasts that must have come due before the blend may be used
@@ -29,6 +30,9 @@ class Pending:
     mean: float  # the blend, or persistence while the blend is not used
     margin: float  # of the configured quantile above the mean
     spread: float  # what errors are measured in
+
+
+make_pending = maker(Pending)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,9 @@ class Scores:
     def skill(self) -> float:
         """1 - the blend's error over persistence's; 0 while nothing is known or nothing moves."""
         return 1.0 - self.error / self.error_last if self.error_last > 0.0 else 0.0
+
+
+make_scores = maker(Scores)
 
 
 def pinball(error: float, ratio: float) -> float:
@@ -87,7 +94,7 @@ def scored(
     error_last = kept * scores.error_last + abs(value - due.each[0])
     slack = HYSTERESIS_RATIO if scores.used else 0.0
     rows = kept * scores.rows + 1.0
-    return Scores(
+    return make_scores(
         weights=weights_of(losses, allowed, config.weight_power_factor),
         rows=rows,
         losses=losses,

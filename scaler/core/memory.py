@@ -8,11 +8,11 @@ from scaler.core.capacity_shown import Shown
 from scaler.core.config import HoldDownConfig, PolicyConfig
 from scaler.core.demand import DemandState
 from scaler.core.forecast import ForecastState
-from scaler.core.made import maker
+from scaler.core.made import gatherer
 from scaler.core.model import Mode
 from scaler.core.sight import Seen
 from scaler.core.start_up import StartUpState
-from scaler.core.window import decay
+from scaler.core.window import decay, within
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,13 @@ class PolicyState:
     asked_at_s: float | None = None
 
 
-make_policy_state = maker(PolicyState)
+make_policy_state = gatherer(
+    PolicyState,
+    ("demand", "capacity", "shown", "forecast"),
+    ("load", "ready_rose_at_s"),
+    ("start_up", "asked_at_s"),
+)
+"""From the ``Learned``, the ``Situation`` and the state before, and the rest as keywords."""
 
 
 def level_of(work: float, state: PolicyState, config: PolicyConfig, now_s: float) -> float:
@@ -88,7 +94,7 @@ def ease_of(budget: Budget, config: HoldDownConfig) -> float:
     """
     if config.ease_spent_ratio <= 0.0:
         return 1.0
-    return min(max(budget.spent_ratio / config.ease_spent_ratio, config.ease_min_ratio), 1.0)
+    return within(budget.spent_ratio / config.ease_spent_ratio, config.ease_min_ratio, 1.0)
 
 
 def count_before(state: PolicyState, config: PolicyConfig, wanted: int, now_s: float) -> int:

@@ -31,7 +31,7 @@ make_sight = maker(Sight)
 
 def look(observation: Observation, seen: Seen, config: FreshnessConfig) -> Sight:
     """Sort the signals into usable and blind; remember when each was last usable."""
-    now_s = observation.seen_at_s
+    now_s, work, queue = observation.seen_at_s, observation.work, observation.queue
     blind: list[Blindness] = []
     lost = 0
     values = _values(observation)
@@ -41,11 +41,11 @@ def look(observation: Observation, seen: Seen, config: FreshnessConfig) -> Sight
                 blind.append(Blindness(signal=signal, cause=value.cause, detail=value.detail))
                 lost += _is_expected(signal, seen, now_s, config)
     seen = _seen_now(seen, [item.signal for item in blind], now_s)
-    for signal, total in ((Signal.WORK, observation.work), (Signal.QUEUE, observation.queue)):
+    for signal, total in ((_WORK, work), (_QUEUE, queue)):
         if not isinstance(total, NoData) and total.coverage_ratio < COVERAGE_FULL_RATIO:
             blind.append(_partial(signal, total.coverage_ratio))
             lost += 1
-    no_queue, no_work = isinstance(observation.queue, NoData), isinstance(observation.work, NoData)
+    no_queue, no_work = isinstance(queue, NoData), isinstance(work, NoData)
     if (no_queue or no_work) and lost == 0:
         lost = 1  # never seen yet, and nothing may be lowered without it
     return make_sight(engines=not (no_queue and no_work), blind=tuple(blind), lost=lost, seen=seen)
@@ -58,6 +58,8 @@ def _is_expected(signal: Signal, seen: Seen, now_s: float, config: FreshnessConf
 
 def _seen_now(seen: Seen, blind: list[Signal], now_s: float) -> Seen:
     """``seen`` with every signal that is not ``blind`` seen now, new ones at the end."""
+    if not blind and len(seen) == len(_SIGNALS):  # nearly always
+        return tuple([(name, now_s) for name, _ in seen])
     again = [(name, at_s if name in blind else now_s) for name, at_s in seen]
     if len(again) < len(_SIGNALS):
         known = [name for name, _ in seen]
@@ -78,6 +80,7 @@ def _partial(signal: Signal, coverage_ratio: float) -> Blindness:
 
 
 _SIGNALS = (Signal.WORK, Signal.QUEUE, Signal.KV_CACHE, Signal.TTFT, Signal.ITL, Signal.GPU)
+_WORK, _QUEUE = _SIGNALS[:2]
 
 
 def _values(observation: Observation) -> tuple[object, ...]:

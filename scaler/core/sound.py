@@ -109,19 +109,20 @@ def _kv_cache(kv: KvCache | NoData) -> KvCache | NoData:
 def _latency(latency: Latency | NoData) -> Latency | NoData:
     if isinstance(latency, NoData):
         return latency
-    if len(latency.counts) != len(latency.bounds_s) + 1:
+    bounds_s, counts = latency.bounds_s, latency.counts
+    if len(counts) != len(bounds_s) + 1:
         return NoData(cause=Cause.MALFORMED, detail="a histogram without its last bucket")
-    if not math.isfinite(sum(latency.bounds_s)):
+    if not math.isfinite(sum(bounds_s)):
         return NoData(cause=Cause.NOT_A_NUMBER, detail="a bucket bound that is no finite number")
     if (
         latency.seen_at_s >= 0.0
         and latency.window_s >= 0.0
-        and min(latency.counts) >= 0.0
-        and latency.seen_at_s + latency.window_s + sum(latency.counts) <= EASY_MAX
+        and min(counts) >= 0.0
+        and latency.seen_at_s + latency.window_s + sum(counts) <= EASY_MAX
         and 0.0 <= latency.coverage_ratio <= RATIO_MAX
     ):
         return latency
-    amounts = (latency.seen_at_s, latency.window_s, *latency.counts)
+    amounts = (latency.seen_at_s, latency.window_s, *counts)
     return _checked(latency, amounts, ratios=(latency.coverage_ratio,))
 
 

@@ -1,4 +1,4 @@
-"""Maxima and quantiles over time.  Every function takes ``now_s``; windows forget what has left."""
+"""Maxima, quantiles and limits.  Every function takes ``now_s``; windows forget what has left."""
 
 import math
 from collections.abc import Sequence
@@ -47,6 +47,13 @@ def quantile(values: Sequence[float], ratio: float) -> float:
 def normal_quantile(ratio: float) -> float:
     """The ``ratio`` quantile of the standard normal distribution; ratios come from settings."""
     return _NORMAL.inv_cdf(ratio)
+
+
+def within(value: float, low: float, high: float) -> float:
+    """``value``, or the end that it is beyond: min(max()) at half the price."""
+    if value < low:
+        return low
+    return high if value > high else value
 
 
 def decay(elapsed_s: float, time_constant_s: float) -> float:
