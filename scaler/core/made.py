@@ -20,24 +20,29 @@ def maker(noun: Callable[Fields, Noun]) -> Callable[Fields, Noun]:
     Fields with a default factory must be given: the function has no factories.  What it makes
     cannot be told from what the class makes.
     """
-    assert isinstance(noun, type)
-    assert not hasattr(noun, "__post_init__"), noun
-    known: dict[str, Any] = {"_noun": noun, "_twin": type("Twin", (), {"__slots__": _slots(noun)})}
-    parameters = []
-    for item in fields(noun):
-        known[f"_{item.name}"] = item.default
-        default = "" if item.default is MISSING else f" = _{item.name}"
-        parameters.append(f"{item.name}{default}")
-    lines = [
-        f"def make(*, {', '.join(parameters)}):",
-        "    made = _twin()",
-        *[f"    made.{name} = {name}" for name in _slots(noun)],
-        "    made.__class__ = _noun",
-        "    return made",
-    ]
-    exec(compile("\n".join(lines), f"<maker of {noun.__name__}>", "exec"), known)  # noqa: S102 - as dataclasses do: only names of fields are in it
-    made: Callable[Fields, Noun] = known["make"]
+    made: Callable[Fields, Noun] = gatherer(noun)
     return made
+
+
+def gatherer(noun: Callable[Fields, Noun], *parts: tuple[str, ...]) -> Callable[..., Noun]:
+    """``maker`` for a noun of many fields, some of which are taken over from other nouns.
+
+    The function takes a noun for each of ``parts``, which names the fields to take over from it,
+    and the other fields as keywords.  A call with more than fifteen keywords would not do: CPython
+    packs so many into a dictionary and unpacks them again, which takes as long as five nouns.
+    """
+    values, known = {name: name for name in _slots(noun)}, {}
+    for place, part in enumerate(parts):
+        for name in part:
+            assert values[name] == name, f"{name} is taken over twice"
+            values[name] = f"_part{place}.{name}"
+    parameters = [f"_part{place}" for place in range(len(parts))] + ["*"]
+    for item in fields(noun):  # type: ignore[arg-type]  # _slots has found it to be a dataclass
+        if values[item.name] == item.name:
+            known[f"_{item.name}"] = item.default
+            default = "" if item.default is MISSING else f" = _{item.name}"
+            parameters.append(f"{item.name}{default}")
+    return _compiled(noun, parameters, values, known)
 
 
 def changer(noun: Callable[Fields, Noun]) -> Callable[..., Noun]:
@@ -45,23 +50,35 @@ def changer(noun: Callable[Fields, Noun]) -> Callable[..., Noun]:
 
     The function takes one such noun, and the fields that another one has otherwise.
     """
-    assert isinstance(noun, type)
-    assert not hasattr(noun, "__post_init__"), noun
-    known: dict[str, Any] = {"_noun": noun, "_twin": type("Twin", (), {"__slots__": _slots(noun)})}
-    known["_kept"] = object()
     names = _slots(noun)
+    values = {name: f"_of.{name} if {name} is _kept else {name}" for name in names}
+    parameters = ["_of", "*", *[f"{name} = _kept" for name in names]]
+    return _compiled(noun, parameters, values, {"_kept": object()})
+
+
+def _compiled(
+    noun: Callable[Fields, Noun],
+    parameters: list[str],
+    values: dict[str, str],
+    known: dict[str, Any],
+) -> Callable[..., Noun]:
+    """The function of ``parameters`` that gives each slot of a ``noun`` its value."""
     lines = [
-        f"def change(_of, *, {', '.join(f'{name} = _kept' for name in names)}):",
+        f"def make({', '.join(parameters)}):",
         "    made = _twin()",
-        *[f"    made.{name} = _of.{name} if {name} is _kept else {name}" for name in names],
+        *[f"    made.{name} = {value}" for name, value in values.items()],
         "    made.__class__ = _noun",
         "    return made",
     ]
-    exec(compile("\n".join(lines), f"<changer of {noun.__name__}>", "exec"), known)  # noqa: S102 - as above
-    changed: Callable[..., Noun] = known["change"]
-    return changed
+    known |= {"_noun": noun, "_twin": type("Twin", (), {"__slots__": _slots(noun)})}
+    name = f"<maker of {getattr(noun, '__name__', noun)}>"
+    exec(compile("\n".join(lines), name, "exec"), known)  # noqa: S102 - as dataclasses do: only names of fields are in it
+    made: Callable[..., Noun] = known["make"]
+    return made
 
 
-def _slots(noun: type) -> tuple[str, ...]:
+def _slots(noun: object) -> tuple[str, ...]:
+    assert isinstance(noun, type)
+    assert not hasattr(noun, "__post_init__"), noun
     slots: tuple[str, ...] = noun.__dict__["__slots__"]
     return slots

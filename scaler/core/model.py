@@ -385,6 +385,3 @@ class Decision:
     observation: Observation
     mode: Mode
     policy_version: str
-
-
-make_decision = maker(Decision)

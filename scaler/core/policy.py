@@ -119,13 +119,10 @@ def _fresh(
     )
     decision = publish(draft)
     return decision, make_policy_state(
-        demand=learned.demand,
-        capacity=learned.capacity,
-        shown=learned.shown,
-        forecast=learned.forecast,
-        start_up=state.start_up,
+        learned,
+        at,
+        state,
         budget=_budget_after(observation, state, config, at),
-        load=made.load,
         work_level=at.level / made.scale,
         level_at_s=now_s,
         work_peak=at.peak / made.scale,
@@ -138,8 +135,6 @@ def _fresh(
         last_active=decision.active,
         idle_since_s=idle_since_s,
         latency_step_at_s=_latency_step_at(at, proposals, state),
-        ready_rose_at_s=at.ready_rose_at_s,
-        asked_at_s=state.asked_at_s,
     )
 
 
@@ -209,15 +204,10 @@ def _situation(
     ease = ease_of(budget, config.hold_down)
     peak = peak_of(level, state, config, made.now_s, ease=ease) * made.scale
     return make_situation(
-        now_s=made.now_s,
+        made,
         observation=observation,
-        demand=made.demand,
-        capacity=made.capacity,
-        forecast=made.forecast,
-        margins=made.margins,
         budget=budget,
         config=config,
-        load=made.load,
         level=level * made.scale,
         peak=peak,
         settled=max(state.work_settled * made.scale, peak),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from scaler.core.budget import Budget, missed_ratio
 from scaler.core.capacity import replicas_for
 from scaler.core.config import PolicyConfig
-from scaler.core.made import maker
+from scaler.core.made import gatherer, maker
 from scaler.core.model import (
     Capacity,
     Demand,
@@ -70,7 +70,8 @@ class Situation:
     ready_rose_at_s: float | None
 
 
-make_situation = maker(Situation)
+make_situation = gatherer(Situation, ("demand", "capacity", "forecast", "margins", "load", "now_s"))
+"""From the ``Estimates``, and the other fields as keywords."""
 
 
 def propose(situation: Situation) -> tuple[Proposal, ...]:
@@ -226,24 +227,26 @@ def attainment(latency: Latency, objective_s: float) -> Attainment:
     bounds_s, counts = latency.bounds_s, latency.counts
     below = bisect_right(bounds_s, objective_s)  # bounds at or below the objective
     within = sum(counts[:below])
+    low = within / total
     lower_s = bounds_s[below - 1] if below else 0.0
     if lower_s == objective_s:  # an objective on a bound splits no bucket
-        return make_attainment(low=within / total, likely=within / total, high=within / total)
-    inside = counts[below]
+        return make_attainment(low=low, likely=low, high=low)
     return make_attainment(
-        low=within / total,
+        low=low,
         likely=1.0 - missed_ratio(latency, objective_s),
-        high=(within + inside) / total,
+        high=(within + counts[below]) / total,
     )
 
 
 def objective(at: Situation, signal: Signal) -> tuple[Latency, float] | None:
     """The latency signal and its objective, when both exist and say something."""
     config = at.config
-    latency = at.observation.ttft if signal is Signal.TTFT else at.observation.itl
-    objective_s = config.slo.ttft_s if signal is Signal.TTFT else config.slo.tpot_s
-    silent = (config.role is Role.DECODE) if signal is Signal.TTFT else False
-    if isinstance(latency, NoData) or objective_s <= 0.0 or silent:
+    if signal is Signal.TTFT:
+        latency, objective_s = at.observation.ttft, config.slo.ttft_s
+        silent = config.role is Role.DECODE
+    else:
+        latency, objective_s, silent = at.observation.itl, config.slo.tpot_s, False
+    if objective_s <= 0.0 or silent or isinstance(latency, NoData):
         return None
     if latency.total < config.signals.latency_requests_min:
         return None

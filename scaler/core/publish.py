@@ -6,7 +6,7 @@ from functools import lru_cache
 from scaler.core.config import HpaConfig, PolicyConfig
 from scaler.core.hpa_encoding import Resolution, Resolved, resolve_unreachable
 from scaler.core.hpa_spec import BAND_SINCE, ToleranceRule, Tolerances, Version
-from scaler.core.made import maker
+from scaler.core.made import gatherer, maker
 from scaler.core.model import (
     Blindness,
     Capacity,
@@ -20,7 +20,6 @@ from scaler.core.model import (
     Replicas,
     Stage,
     Verdict,
-    make_decision,
 )
 from scaler.core.stages import Steps, count_of, limits, then
 
@@ -45,6 +44,10 @@ class Draft:
 
 
 make_draft = maker(Draft)
+_make_decision = gatherer(
+    Decision,
+    ("observation", "verdict", "active", "proposals", "blind", "demand", "capacity", "forecast"),
+)
 
 
 def publish(draft: Draft) -> Decision:
@@ -56,21 +59,14 @@ def publish(draft: Draft) -> Decision:
     if mode is not Mode.ACTIVE and not isinstance(replicas, NoData):
         steps = then(steps, Stage.FROZEN, replicas.wanted, ())
         encoded = _resolved(replicas.wanted, replicas, draft.config.hpa).encoded.double
-    return make_decision(
+    return _make_decision(
+        draft,
         at_s=draft.now_s,
-        verdict=draft.verdict,
         replicas_desired=count_of(steps),
         would_be=would_be,
-        active=draft.active,
         encoded=encoded,
         decided_by=steps[-1].stage,
         steps=steps,
-        proposals=draft.proposals,
-        blind=draft.blind,
-        demand=draft.demand,
-        capacity=draft.capacity,
-        forecast=draft.forecast,
-        observation=draft.observation,
         mode=mode,
         policy_version=POLICY_VERSION,
     )

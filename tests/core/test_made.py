@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError, dataclass, field, replace
 
 import pytest
 
-from scaler.core.made import changer, maker
+from scaler.core.made import changer, gatherer, maker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,3 +65,27 @@ def test_changed_is_what_replace_makes_of_a_noun() -> None:
         change(first).first = 1.0  # type: ignore[misc]
     with pytest.raises(TypeError):
         change(first, fourth=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    second: tuple[int, ...]
+    third: list[int]
+    first: float = 9.0  # not taken over
+
+
+def test_gathered_is_what_the_class_makes_of_parts_and_keywords() -> None:
+    gather = gatherer(Noun, ("second",), ("third",))
+    one, other = Part(second=(2,), third=[1]), Part(second=(3,), third=[4])
+    assert gather(one, other, first=0.5) == Noun(first=0.5, second=(2,), third=[4])
+    assert type(gather(one, other, first=0.5)) is Noun
+    with pytest.raises(TypeError):
+        gather(one, other)  # ``first`` has no default, and is none of the parts'
+    with pytest.raises(TypeError):
+        gather(one, other, first=0.5, second=(5,))
+
+
+@pytest.mark.parametrize("parts", [(("second",), ("second",)), (("fourth",),)])
+def test_what_is_taken_over_is_one_field_each(parts: tuple[tuple[str, ...], ...]) -> None:
+    with pytest.raises((AssertionError, KeyError)):
+        gatherer(Noun, *parts)
