@@ -16,13 +16,14 @@ from typing import TypeAlias
 
 import structlog
 
+from scaler.core.capacity import unlearned_cost_s
 from scaler.core.config import ForecasterName, PolicyConfig
 from scaler.core.forecast import FORECASTERS, ForecastState, prime
 from scaler.core.forecast_season import DAY_S, DAY_SLOTS, WEEK_S, WEEK_SLOTS
 from scaler.service.board import TriggerKey
 from scaler.service.clock import Clock
 from scaler.service.loop import TickReport
-from scaler.service.metrics_table import PREFIX, REFERENCE_WORK, TARGET_LABELS
+from scaler.service.metrics_table import PREFIX, REFERENCE_WORK, TARGET_LABELS, reference_cost_s
 from scaler.service.registry import Entry
 from scaler.signals.faults import SourceError
 from scaler.signals.prometheus import PrometheusSource
@@ -45,12 +46,16 @@ _Points: TypeAlias = list[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A target whose past is asked for; ``entry`` is looked at again, never written, here."""
+    """A target whose past is asked for; ``entry`` is looked at again, never written, here.
+
+    ``unit`` is what its forecaster counts in, over the shipped prices of the exported past.
+    """
 
     entry: Entry
     target: TargetRef
     policy: PolicyConfig
     lead_s: float
+    unit: float
     tries: int = 0
 
     @property
@@ -227,12 +232,21 @@ def held_s(state: ForecastState) -> float:
 def _wanted(entry: Entry, at_s: float) -> Wanted | None:
     """``entry`` as one to ask for, once it was decided from what was seen of its load."""
     decision, target = entry.decision, entry.target
-    if decision is None or target is None or decision.at_s != at_s or decision.forecast is None:
+    if decision is None or target is None or decision.at_s != at_s:
+        return None
+    demand, forecast = decision.demand, decision.forecast
+    if demand is None or forecast is None:
         return None
     if entry.policy.forecaster is ForecasterName.LAST:  # it has no use for a past
         return None
-    lead_s = decision.forecast.lead_s
-    return Wanted(entry=entry, target=target, policy=entry.policy, lead_s=lead_s)
+    unit_s = unlearned_cost_s(demand, entry.policy) * entry.state.capacity.unit
+    return Wanted(
+        entry=entry,
+        target=target,
+        policy=entry.policy,
+        lead_s=forecast.lead_s,
+        unit=unit_s / reference_cost_s(demand),
+    )
 
 
 def _put(entry: Entry, recalled: Recalled) -> None:
@@ -273,7 +287,7 @@ def _labels(track: Track) -> tuple[str, ...]:
 def _primed(points: _Points, one: Wanted, *, ahead_s: float, until_s: float) -> Recalled | None:
     """The forecast after these points of the server's clock; None where there is nothing sound."""
     history = [
-        (at_s - ahead_s, value)
+        (at_s - ahead_s, value * one.unit)
         for at_s, value in points
         if 0.0 <= value <= WORK_MAX and at_s <= until_s
     ]

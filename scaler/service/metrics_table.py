@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from scaler.core.capacity import unlearned_cost_s
-from scaler.core.model import Decision, Mode, NoData, Replicas, Signal, Verdict
+from scaler.core.config import PolicyConfig
+from scaler.core.model import Decision, Demand, Mode, NoData, Replicas, Signal, Verdict
 from scaler.service.registry import Entry
 
 PREFIX = "vllm_scaler_"
 REFERENCE_WORK = "demand_reference_work"
 TARGET_LABELS = ("target_namespace", "target", "trigger")
+SHIPPED = PolicyConfig()
 Values = Iterable[tuple[tuple[str, ...], float]]
 
 
@@ -69,18 +71,23 @@ def _capacity(entry: Entry, _now_s: float) -> Values:
     return [((bound,), capacity.load_max_ratio / cost_s) for bound, cost_s in costs.items()]
 
 
-def _reference_work(entry: Entry, _now_s: float) -> Values:
-    """What a forecaster that begins now is fed; nothing where no arrivals were counted.
+def reference_cost_s(demand: Demand) -> float:
+    """Replica time of one request with the shipped step times, whatever is configured or learned.
 
-    One that began under another prior goes on in the unit of that one (``CapacityState.unit``).
+    A series at these prices means the same before and after a reload, and after a restart.
     """
-    decision, basis = entry.decision, entry.basis
+    return unlearned_cost_s(demand, SHIPPED)
+
+
+def _reference_work(entry: Entry, _now_s: float) -> Values:
+    """What a forecaster is fed, at the shipped prices; nothing where no arrivals were counted."""
+    decision = entry.decision
     demand = decision.demand if decision else None
-    if decision is None or demand is None or basis is None:
+    if decision is None or demand is None:
         return []
     if isinstance(decision.observation.work, NoData):
         return []
-    return [((), demand.arrived_per_s * unlearned_cost_s(demand, basis.policy))]
+    return [((), demand.arrived_per_s * reference_cost_s(demand))]
 
 
 def _forecast(entry: Entry, _now_s: float) -> Values:
@@ -221,8 +228,8 @@ TARGET_METRICS: tuple[TargetMetric, ...] = (
     ),
     TargetMetric(
         name=REFERENCE_WORK,
-        meaning="Arriving work in replicas' worth by the configured step times, whatever was "
-        "learned since: what the forecast learns from, and reads back after a restart",
+        meaning="Arriving work in replicas' worth by the shipped step times, whatever is "
+        "configured or learned: what the forecast learns from, and reads back after a restart",
         read=_reference_work,
     ),
     TargetMetric(

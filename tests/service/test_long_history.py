@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import structlog
 
-from scaler.core.config import ForecastConfig
+from scaler.core.config import CapacityConfig, ForecastConfig
 from scaler.core.forecast import ForecastState, prime
 from scaler.core.policy import PolicyState
 from scaler.service.board import Published
@@ -88,13 +88,19 @@ def serving(
 class Rig:
     """A world whose loop tells a LongHistory that asks one fake server."""
 
-    def __init__(self, *names: str, answering: Answering | None = None, **changes: Any) -> None:
+    def __init__(
+        self,
+        *names: str,
+        answering: Answering | None = None,
+        policy: Mapping[str, Any] | None = None,
+        **changes: Any,
+    ) -> None:
         self.leads = True
         self.server = FakePrometheus(answering or (lambda _seen: vector([])))
         settings = PrometheusSettings(
             url=self.server.url, queries_in_flight=1, retry_backoff_s=0.0, attempt_timeout_s=5.0
         )
-        self.world: World = world(*names)
+        self.world: World = world(*names, settings={"policy": policy} if policy else None)
         self.history = LongHistory(
             [
                 PrometheusSource(
@@ -456,6 +462,49 @@ async def test_nothing_is_read_where_it_is_switched_off(tmp_path: Path) -> None:
                 await made.tick()
                 await made.daemon.long_history.run()  # ends at once
                 assert not any(seen.path.endswith("query_range") for seen in server.seen)
+
+
+TRIPLE = {
+    "overhead_s": 3.0 * CapacityConfig().overhead_s,
+    "per_sequence_s": 3.0 * CapacityConfig().per_sequence_s,
+    "per_kv_token_s": 3.0 * CapacityConfig().per_kv_token_s,
+    "per_prefill_token_s": 3.0 * CapacityConfig().per_prefill_token_s,
+}
+
+
+@pytest.mark.parametrize(
+    ("configured", "reloaded", "unit"),
+    [({}, TRIPLE, 1.0), (TRIPLE, TRIPLE, 3.0), (TRIPLE, {}, 3.0)],
+)
+async def test_the_past_counts_in_the_unit_that_the_forecaster_counts_in(
+    configured: Mapping[str, float], reloaded: Mapping[str, float], unit: float
+) -> None:
+    """The exported past at the prices of the prior that it began with, whatever came later."""
+    with rig(policy={"capacity": configured}) as made:
+        await made.serve()
+        entry = made.world.entry()
+        entry.policy = replace(entry.policy, capacity=CapacityConfig(**reloaded))
+        await made.world.tick()
+        await made.history.read()
+        await made.world.tick()
+        assert made.forecast.known is not None
+        assert max(made.forecast.known.recent) == pytest.approx(unit * 5.0, rel=1e-6)
+        await made.history.close()
+
+
+async def test_what_is_exported_is_the_same_whatever_prior_is_configured() -> None:
+    """Also where the forecaster began under another prior and goes on in the unit of that."""
+    telemetry = Telemetry(HandClock())
+    made = world(sinks=(telemetry,))
+    made.cluster = MemoryCluster(facts=[scaled()], replicas={"chat": counted(2)})
+    await made.tick()
+    made.source.fleets["chat"].requests_per_s = 3.0
+    await made.tick(4)
+    (exported,) = values(telemetry, REFERENCE_WORK).values()
+    entry = made.entry()
+    entry.policy = replace(entry.policy, capacity=CapacityConfig(**TRIPLE))
+    await made.tick()
+    assert values(telemetry, REFERENCE_WORK)[()] == pytest.approx(exported, rel=0.02)
 
 
 async def test_what_is_exported_is_what_the_forecaster_is_fed() -> None:
