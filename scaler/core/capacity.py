@@ -44,7 +44,6 @@ from scaler.core.capacity_steps import (
     Four,
     Prior,
     Sample,
-    StepTimes,
     follow,
     interval_factor,
     learn,
@@ -236,20 +235,19 @@ def _flowing(
     flow: Flow, context: Context, limits: Limits, multiples: Four, config: CapacityConfig
 ) -> Batch:
     """One replica's work on the requests that flow through it now."""
-    times = step_times(multiples, config)
+    overhead_s, sequence_s, kv_token_s, prefill_s = step_times(multiples, config)
     prompt, output = (
         flow.prompt_per_s / flow.requests_per_s,
         flow.output_per_s / flow.requests_per_s,
     )
-    tokens = context.seen or context.named
-    sequence_s = times.per_sequence_s + times.per_kv_token_s * tokens
+    sequence_s += kv_token_s * (context.seen or context.named)
     return make_batch(
         prompt=prompt,
         output=output,
-        overhead_s=times.overhead_s,
+        overhead_s=overhead_s,
         sequence_s=sequence_s,
-        prefill_s=times.per_prefill_token_s,
-        busy_s=prompt * times.per_prefill_token_s + output * sequence_s,
+        prefill_s=prefill_s,
+        busy_s=prompt * prefill_s + output * sequence_s,
         sequences_max=limits.sequences or config.sequences_max,
         step_tokens_max=max(config.step_tokens_max, limits.step_tokens),
     )
@@ -263,7 +261,7 @@ def capacity_of(demand: Demand, state: CapacityState, policy: PolicyConfig) -> C
     cost_s = batch.saturated_cost_s
     sigma = 0.0
     if state.steps.doubt:
-        terms = _terms(batch, times, state.multiples, cost_s=cost_s)
+        terms = _terms(batch, times=times, multiples=state.multiples, cost_s=cost_s)
         sigma = sum_sigma(terms, state.steps.doubt) / cost_s
     law = tail = 0.0
     if config.load_max_ratio > 0.0:
@@ -305,43 +303,44 @@ def unlearned_cost_s(demand: Demand, policy: PolicyConfig) -> float:
     )
 
 
-def _batch(demand: Demand, state: CapacityState, policy: PolicyConfig, times: StepTimes) -> Batch:
+def _batch(demand: Demand, state: CapacityState, policy: PolicyConfig, times: Four) -> Batch:
     """One replica's work on this mix, with its limits: flags, KV cache, inter-token objective."""
-    config = policy.capacity
+    config, role, limits = policy.capacity, policy.role, state.limits
+    overhead_s, sequence_s, kv_token_s, prefill_s = times
     output = max(demand.output_tokens_per_request, 1.0)
     computed = demand.prompt_tokens_per_request * (1.0 - demand.cached_ratio)
     context = state.context.factor * (demand.prompt_tokens_per_request + 0.5 * output)
-    if policy.role is Role.PREFILL:
+    if role is Role.PREFILL:
         output = 1.0
-    elif policy.role is Role.DECODE:
+    elif role is Role.DECODE:
         computed = 0.0
-    sequence_s = times.per_sequence_s + times.per_kv_token_s * context
+    sequence_s += kv_token_s * context
     in_cache = (state.kv_capacity_tokens or config.kv_capacity_tokens) / context
-    sequences = state.limits.sequences or config.sequences_max
+    sequences = limits.sequences or config.sequences_max
     by_cache = in_cache - _CONTEXT_LARGEST < sequences
     if by_cache:
         sequences = max(in_cache - _CONTEXT_LARGEST, 1.0)
     tpot_s = policy.slo.tpot_s
-    if tpot_s > 0.0 and sequence_s > 0.0 and policy.role is not Role.PREFILL:
-        room_s = tpot_s - times.overhead_s
+    if tpot_s > 0.0 and sequence_s > 0.0 and role is not Role.PREFILL:
+        room_s = tpot_s - overhead_s
         sequences = min(sequences, max(room_s / sequence_s, SEQUENCES_MIN))
     return make_batch(
         prompt=computed,
         output=output,
-        overhead_s=times.overhead_s,
+        overhead_s=overhead_s,
         sequence_s=sequence_s,
-        prefill_s=times.per_prefill_token_s,
-        busy_s=computed * times.per_prefill_token_s + output * sequence_s,
+        prefill_s=prefill_s,
+        busy_s=computed * prefill_s + output * sequence_s,
         sequences_max=sequences,
-        step_tokens_max=max(config.step_tokens_max, state.limits.step_tokens),
+        step_tokens_max=max(config.step_tokens_max, limits.step_tokens),
         clumsiness=_CONTEXT_SPREAD if by_cache else 1.0,
         stretch=math.exp(state.stretch.log),
     )
 
 
-def _terms(batch: Batch, times: StepTimes, multiples: Four, *, cost_s: float) -> Four:
+def _terms(batch: Batch, *, times: Four, multiples: Four, cost_s: float) -> Four:
     """What each prior coefficient adds to a request's cost at saturation."""
-    sequence_s = batch.output * times.per_sequence_s
+    sequence_s = batch.output * times[1]
     context_s = batch.output * batch.sequence_s - sequence_s
     overhead, sequence, context, prompt = multiples
     return (

@@ -32,6 +32,7 @@ replicas helps them.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from scaler.core.made import maker
 from scaler.core.model import Latency
@@ -105,8 +106,10 @@ def carried_per_s(batch: Batch, objective: Objective) -> Carried:
     """What one replica carries within ``objective``."""
     cost_s = batch.saturated_cost_s
     need = _tail_exponent(batch, objective)
-    pooled = _pooled_per_s(batch, objective, 1.0 / cost_s, need=need)
-    alone = _alone_per_s(batch, objective, pooled, need=need, saturated_cost_s=cost_s)
+    prefill = _prefill(batch, objective.ttft_s) if batch.prompt > 0.0 else None
+    pooled = 1.0 / cost_s if prefill is None else _pooled_per_s(prefill, 1.0 / cost_s, need=need)
+    floor = min(_SHARE_MIN / cost_s, pooled)
+    alone = _alone_per_s(batch, objective, prefill, need=need, low=floor, high=pooled)
     return make_carried(alone_per_s=alone, pooled_per_s=pooled)
 
 
@@ -121,12 +124,12 @@ def _tail_exponent(batch: Batch, objective: Objective) -> float:
     return -math.log(min(missed, 0.999)) * batch.stretch
 
 
-def _pooled_per_s(batch: Batch, objective: Objective, saturation: float, *, need: float) -> float:
-    """Where a request's own prefill takes the objective: nothing else waits in a large fleet."""
-    if batch.prompt <= 0.0:
-        return saturation
+Prefill: TypeAlias = Callable[[float], tuple[float, float]]
+"""Of a rate: prompts per second of full steps, and what a step leaves of the objective."""
 
-    prefill = _prefill(batch, objective.ttft_s)
+
+def _pooled_per_s(prefill: Prefill, saturation: float, *, need: float) -> float:
+    """Where a request's own prefill takes the objective: nothing else waits in a large fleet."""
 
     def slack(rate: float) -> float:
         eta, left_s = prefill(rate)
@@ -136,29 +139,33 @@ def _pooled_per_s(batch: Batch, objective: Objective, saturation: float, *, need
 
 
 def _alone_per_s(
-    batch: Batch, objective: Objective, pooled: float, *, need: float, saturated_cost_s: float
+    batch: Batch,
+    objective: Objective,
+    prefill: Prefill | None,
+    *,
+    need: float,
+    low: float,
+    high: float,
 ) -> float:
-    """Where the first of prefill and sequences takes the objective."""
+    """Where the first of prefill and sequences takes the objective, from ``low`` to ``high``."""
     busy_s, limit, ttft_s = batch.busy_s, batch.sequences_max, objective.ttft_s
     shared_s, clumsiness = batch.output * batch.overhead_s, batch.clumsiness
     sigmas = normal_quantile(objective.attained_ratio)
-    prefill = _prefill(batch, ttft_s) if batch.prompt > 0.0 else None
     sqrt = math.sqrt
 
     def slack(rate: float) -> float:
         share = 1.0 - rate * busy_s
         share = _TINY if share < _TINY else share
         mean = rate * shared_s / share
-        high = mean + sigmas * sqrt(mean * clumsiness / share)
-        fits = (limit + rate * ttft_s) / (_TINY if high < _TINY else high) - 1.0
+        many = mean + sigmas * sqrt(mean * clumsiness / share)
+        fits = (limit + rate * ttft_s) / (_TINY if many < _TINY else many) - 1.0
         if prefill is None:
             return fits
         eta, left_s = prefill(rate)
         waits = (eta - rate) * (left_s if left_s > 0.0 else 0.0) / need - 1.0
         return waits if waits < fits else fits
 
-    floor = _SHARE_MIN / saturated_cost_s
-    return solve(slack, min(floor, pooled), pooled)
+    return solve(slack, low, high)
 
 
 def solve(slack: Callable[[float], float], low: float, high: float) -> float:
@@ -205,8 +212,8 @@ def _between(
     return low
 
 
-def _prefill(batch: Batch, limit_s: float) -> Callable[[float], tuple[float, float]]:
-    """Of a rate: prompts per second of full steps, and what a step leaves of ``limit_s``.
+def _prefill(batch: Batch, limit_s: float) -> Prefill:
+    """The prefill of ``batch`` within ``limit_s``.
 
     The searches ask for many rates of one batch.  Limits are therefore comparisons: a call of min()
     or max() takes longer than all the arithmetic.

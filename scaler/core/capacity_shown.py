@@ -110,16 +110,16 @@ def dearest_s(demand: Demand, shown: tuple[float, float]) -> float:
 
     Whatever the prices of the two: as many requests as both kinds leave room for.
     """
+    prompt_per_s, output_per_s = shown
     prompt = demand.prompt_tokens_per_request * (1.0 - demand.cached_ratio)
-    most_s = max(_lasts_s(prompt, shown[0]), _lasts_s(demand.output_tokens_per_request, shown[1]))
+    output = demand.output_tokens_per_request
+    most_s = output_s = 0.0
+    if prompt > 0.0:
+        most_s = prompt / prompt_per_s if prompt_per_s > 0.0 else math.inf
+    if output > 0.0:
+        output_s = output / output_per_s if output_per_s > 0.0 else math.inf
+    most_s = most_s if most_s > output_s else output_s
     return most_s if most_s > 0.0 else math.inf
-
-
-def _lasts_s(tokens: float, per_s: float) -> float:
-    """How long so many tokens take."""
-    if tokens <= 0.0:
-        return 0.0
-    return tokens / per_s if per_s > 0.0 else math.inf
 
 
 def bounded(capacity: Capacity, shown: Shown, demand: Demand) -> Capacity:

@@ -65,19 +65,6 @@ make_sample = maker(Sample)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepTimes:
-    """The coefficients of the balance above."""
-
-    overhead_s: float
-    per_sequence_s: float
-    per_kv_token_s: float
-    per_prefill_token_s: float
-
-
-make_step_times = maker(StepTimes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """The estimated multiples, their covariance (empty before any sample), outliers in a row."""
 
@@ -127,14 +114,14 @@ def within_prior(doubt: Doubt, config: CapacityConfig) -> Doubt:
     return tuple([most / largest * one for one in doubt])
 
 
-def step_times(multiples: Four, config: CapacityConfig) -> StepTimes:
-    """The coefficients that are these multiples of the prior."""
+def step_times(multiples: Four, config: CapacityConfig) -> Four:
+    """The coefficients of the balance that are these multiples of the prior, in seconds."""
     overhead, sequence, context, prompt = multiples
-    return make_step_times(
-        overhead_s=config.overhead_s * overhead,
-        per_sequence_s=config.per_sequence_s * sequence,
-        per_kv_token_s=config.per_kv_token_s * context,
-        per_prefill_token_s=config.per_prefill_token_s * prompt,
+    return (
+        config.overhead_s * overhead,
+        config.per_sequence_s * sequence,
+        config.per_kv_token_s * context,
+        config.per_prefill_token_s * prompt,
     )
 
 
@@ -214,10 +201,9 @@ def _projected(multiples: Four, doubt: Doubt) -> Four:
     """The nearest multiples within the limits, by the doubt's own measure, one after the other."""
     values = multiples
     for place, row in enumerate(_ROWS):
-        value = values[place]
-        short = within(value, MULTIPLE_MIN, MULTIPLE_MAX) - value
-        own = doubt[row[place]]
-        if short != 0.0 and own > 0.0:
+        value, own = values[place], doubt[row[place]]
+        if not MULTIPLE_MIN <= value <= MULTIPLE_MAX and own > 0.0:
+            short = within(value, MULTIPLE_MIN, MULTIPLE_MAX) - value
             x0, x1, x2, x3 = values
             p0, p1, p2, p3 = row
             values = (

@@ -77,9 +77,13 @@ def watch(
     if up > 0.0:
         up_s = regime.up_s + elapsed_s
         up_mean = regime.up_mean + (value - regime.up_mean) * elapsed_s / up_s
+    else:
+        up = 0.0
     if down > 0.0:
         down_s = regime.down_s + elapsed_s
         down_mean = regime.down_mean + (value - regime.down_mean) * elapsed_s / down_s
+    else:
+        down = 0.0
     if up > limit and up_s > elapsed_s:
         return _after(noise_s, up_mean, elapsed_s), Change(level=up_mean, rising=True)
     if down > limit and down_s > elapsed_s:
@@ -87,10 +91,10 @@ def watch(
     return make_regime(
         noise_s=noise_s,
         age_s=age_s,
-        up=max(up, 0.0),
+        up=up,
         up_s=up_s,
         up_mean=up_mean,
-        down=max(down, 0.0),
+        down=down,
         down_s=down_s,
         down_mean=down_mean,
     ), None

@@ -85,7 +85,7 @@ def propose(situation: Situation) -> tuple[Proposal, ...]:
         _latency(situation, Signal.ITL),
         _gpu(situation),
     )
-    return tuple([proposal for proposal in made if proposal is not None])
+    return tuple(filter(None, made))
 
 
 def _work(at: Situation) -> Proposal | None:
@@ -200,9 +200,9 @@ def _kv_cache(at: Situation) -> Proposal | None:
 def _felt(at: Situation) -> bool:
     """Whether requests suffer from a full cache: they wait, or were preempted."""
     queue, work = at.observation.queue, at.observation.work
-    waiting = not isinstance(queue, NoData) and queue.requests_waiting > 0.0
-    preempted = not isinstance(work, NoData) and work.preemptions > 0.0
-    return waiting or preempted
+    if not isinstance(queue, NoData) and queue.requests_waiting > 0.0:
+        return True
+    return not isinstance(work, NoData) and work.preemptions > 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

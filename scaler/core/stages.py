@@ -112,8 +112,10 @@ def veto(steps: Steps, at: Situation) -> Steps:
     if terms:
         return then(steps, Stage.VETO, at.wanted, terms)
     terms = _near_objective(at, Signal.TTFT) or _near_objective(at, Signal.ITL)
+    if not terms:
+        return steps
     replicas = max(count_of(steps), min(at.wanted, relief(at)))
-    return then(steps, Stage.VETO, replicas, terms) if terms else steps
+    return then(steps, Stage.VETO, replicas, terms)
 
 
 def _unexplained_gpu(at: Situation) -> Terms:

@@ -42,11 +42,10 @@ def fleet(tick: int, *, varied: bool) -> Observation:
     assert isinstance(made.work, Work)
     prompt = PROMPT * ((0.6, 1.0, 1.4)[tick % 3] if varied else 1.0) * rate * TICK_S
     output = OUTPUT * ((0.8, 1.0, 1.2, 1.0)[tick % 4] if varied else 1.0) * rate * TICK_S
-    times = step_times(TIMES, SHIPPED.capacity)
+    overhead_s, sequence_s, kv_token_s, prefill_s = step_times(TIMES, SHIPPED.capacity)
     context = PROMPT + 0.5 * OUTPUT
-    work_s = prompt * times.per_prefill_token_s
-    work_s += output * (times.per_sequence_s + context * times.per_kv_token_s)
-    steps = (READY * TICK_S - work_s) / times.overhead_s
+    work_s = prompt * prefill_s + output * (sequence_s + context * kv_token_s)
+    steps = (READY * TICK_S - work_s) / overhead_s
     work = replace(
         made.work,
         prompt_tokens=prompt,
