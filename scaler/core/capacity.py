@@ -121,13 +121,15 @@ def update_capacity(
     known_kv = 0.0 if isinstance(kv, NoData) else kv.capacity_tokens
     known_kv = known_kv or state.kv_capacity_tokens
     context = see_context(
-        observation,
+        work,
+        queue,
+        kv,
         state.context,
         config,
         kv_capacity_tokens=known_kv or config.kv_capacity_tokens,
     )
     learned = _learned(observation, state, config, context=context.seen or context.named)
-    limits = see_limits(observation, state.gauges, state.limits, config)
+    limits = see_limits(work, queue, kv, state.limits, config, gauges=state.gauges)
     calm, stretch, tail = False, state.stretch, state.tail
     if state.flow.requests_per_s > 0.0 and state.flow.output_per_s > 0.0:
         batch = _flowing(state.flow, context, limits, learned.multiples, config)

@@ -12,7 +12,7 @@ from scaler.core.capacity_share import Batch, seen_stretch
 from scaler.core.capacity_steps import Sample, make_sample
 from scaler.core.config import CapacityConfig
 from scaler.core.made import maker
-from scaler.core.model import Latency, NoData, Observation, Queue, Work
+from scaler.core.model import KvCache, Latency, NoData, Observation, Queue, Work
 from scaler.core.window import decay, within
 
 LIMITS_PART = 0.4  # of the correction limit, for limits and contexts; the rest is for step times
@@ -113,12 +113,15 @@ make_gauges = maker(Gauges)
 
 
 def see_context(
-    observation: Observation, before: Context, config: CapacityConfig, *, kv_capacity_tokens: float
+    work: Work,
+    queue: Queue,
+    kv: KvCache | NoData,
+    before: Context,
+    config: CapacityConfig,
+    *,
+    kv_capacity_tokens: float,
 ) -> Context:
     """The contexts after one observation."""
-    work, queue, kv = observation.work, observation.queue, observation.kv_cache
-    assert not isinstance(work, NoData)
-    assert not isinstance(queue, NoData)
     fresh = 1.0 - decay(work.interval_s, _MIX_S)
     named, seen, factor = before.named, before.seen, before.factor
     lengths = work.finished_prompt_tokens + 0.5 * work.finished_output_tokens
@@ -143,7 +146,13 @@ def _most(config: CapacityConfig) -> float:
 
 
 def see_limits(
-    observation: Observation, gauges: Gauges, before: Limits, config: CapacityConfig
+    work: Work,
+    queue: Queue,
+    kv: KvCache | NoData,
+    before: Limits,
+    config: CapacityConfig,
+    *,
+    gauges: Gauges,
 ) -> Limits:
     """The limits after one observation.
 
@@ -151,9 +160,6 @@ def see_limits(
     that is larger than the limit believed in shows that it is none.  Tokens of a step can only be
     seen to be more.
     """
-    work, queue, kv = observation.work, observation.queue, observation.kv_cache
-    assert not isinstance(work, NoData)
-    assert not isinstance(queue, NoData)
     believed = before.sequences or config.sequences_max
     held = queue.requests_running * work.interval_s / max(work.replica_s, work.interval_s)
     still = (
@@ -189,23 +195,24 @@ def see_sample(observation: Observation, gauges: Gauges, *, context: float) -> S
     assert not isinstance(queue, NoData)
     if isinstance(replicas, NoData) or work.replica_s < 1.0:
         return None
-    fresh = max(replicas.ready - gauges.ready, len(replicas.start_up_s), 0)
-    unlike = fresh / max(replicas.ready, 1) + work.preemptions / max(work.requests_finished, 1.0)
+    ready, finished, replica_s = replicas.ready, work.requests_finished, work.replica_s
+    fresh = max(ready - gauges.ready, len(replicas.start_up_s), 0)
+    unlike = fresh / max(ready, 1) + work.preemptions / max(finished, 1.0)
     sigma = _UNLIKE_SIGMA * unlike
-    running = 0.5 * (gauges.running + queue.requests_running) * work.interval_s / work.replica_s
-    least = max(_TOKENS_PER_REQUEST_MIN * work.requests_finished, _TOKENS_MIN)
-    steps = work.engine_steps
-    if work.output_tokens < least:  # prefill is what these replicas do
+    running = 0.5 * (gauges.running + queue.requests_running) * work.interval_s / replica_s
+    steps, output = work.engine_steps, work.output_tokens
+    least = max(_TOKENS_PER_REQUEST_MIN * finished, _TOKENS_MIN)
+    if output < least:  # prefill is what these replicas do
         gpu = observation.gpu
         busy = min(running, 1.0) if isinstance(gpu, NoData) else gpu.utilisation_mean_ratio
-        steps = steps or work.output_tokens
+        steps = steps or output
         sigma += _GAUGE_SIGMA if work.prompt_tokens > 0.0 else math.inf
     elif steps > 0.0:
         busy, doubt = _busy(work, observation)
         sigma += doubt
     elif _is_recent(gauges, work) and running > 0.0:
         busy = 1.0 - math.exp(-running)
-        steps = work.output_tokens * busy / running
+        steps = output * busy / running
         sigma += _GAUGE_SIGMA + _IDLE_SIGMA * (1.0 - busy)
     else:
         return None
@@ -213,10 +220,10 @@ def see_sample(observation: Observation, gauges: Gauges, *, context: float) -> S
         return None
     return make_sample(
         busy_ratio=min(busy, 1.0),
-        steps_per_s=steps / work.replica_s,
-        output_per_s=work.output_tokens / work.replica_s,
-        context_per_s=work.output_tokens * context / work.replica_s,
-        prompt_per_s=work.prompt_tokens / work.replica_s,
+        steps_per_s=steps / replica_s,
+        output_per_s=output / replica_s,
+        context_per_s=output * context / replica_s,
+        prompt_per_s=work.prompt_tokens / replica_s,
         interval_s=work.interval_s,
         sigma=sigma,
     )
@@ -282,8 +289,9 @@ def busy_ratio(sequences_per_step: float) -> float:
 
 def see_flow(work: Work, before: Flow, *, calm: bool) -> Flow:
     """The rates after one observation; ``calm`` says whether they left room to spare."""
-    kept = decay(work.interval_s, _RATE_S) if before.requests_per_s > 0.0 else 0.0
-    per_s = (1.0 - kept) / max(work.replica_s, work.interval_s)
+    interval_s = work.interval_s
+    kept = decay(interval_s, _RATE_S) if before.requests_per_s > 0.0 else 0.0
+    per_s = (1.0 - kept) / max(work.replica_s, interval_s)
     return make_flow(
         requests_per_s=kept * before.requests_per_s + per_s * max(work.requests_arrived, 0.0),
         prompt_per_s=kept * before.prompt_per_s + per_s * work.prompt_tokens,

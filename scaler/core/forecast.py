@@ -42,6 +42,7 @@ from scaler.core.forecast_season import DAY_S, DAY_SLOTS, WEEK_S, WEEK_SLOTS, pr
 from scaler.core.made import maker
 
 GAP_MAX_S = 600.0  # after a longer silence what came due is forgotten, not scored
+HORIZON_MAX_S = MINUTES * MINUTE_S
 HORIZON_LEADS = 3.0  # the horizon where none is given
 REPLAY_S = 21600.0  # six hours: all that the minutes hold
 PRIME_LEAD_S = 195.0  # start-up and tick before either was measured
@@ -131,9 +132,10 @@ def look_ahead(
     spread = max(spread_of(mean, noise_s, MINUTE_S), SPREAD_LEAST)
     peak_mean = max(mean, last, peaks.ahead)
     within = max(peak_mean, peaks.within)
-    margin, peak_margin = max(record.margin, 0.0) * spread, max(peaks.margin, 0.0) * spread
-    if config.quantile_ratio <= 0.5:  # the median: no margin is asked for
-        margin = peak_margin = 0.0
+    margin = peak_margin = 0.0
+    if config.quantile_ratio > 0.5:  # no margin is asked for at the median
+        margin = record.margin * spread if record.margin > 0.0 else 0.0
+        peak_margin = peaks.margin * spread if peaks.margin > 0.0 else 0.0
     outlook = make_outlook(
         mean=mean,
         upper=mean + margin,
@@ -142,7 +144,7 @@ def look_ahead(
         weights=scores.weights,
         spread=spread,
         peak_mean=peak_mean,
-        horizon_s=min(horizon_s, MINUTES * MINUTE_S),
+        horizon_s=min(horizon_s, HORIZON_MAX_S),
         horizon_mean=within,
         horizon_upper=within + peak_margin,
         residuals=record.residuals,

@@ -105,10 +105,11 @@ def learn(known: Known, value: float, at_s: float, config: ForecastConfig) -> Kn
     elapsed_s = at_s - known.at_s
     before = known.levels
     steady, lasting = before.levels[3], before.trends[0]
-    expected = max(steady + lasting * reach_s(elapsed_s, config.trend_damping_s), 0.0)
+    expected = steady + lasting * reach_s(elapsed_s, config.trend_damping_s)
+    expected = 0.0 if expected < 0.0 else expected
     regime, change = watch(known.regime, value, expected, elapsed_s, config)
     levels = LEVELS.update(before, value, at_s, config)
-    ticks = max(round(MINUTE_S / max(elapsed_s, RECENT_LEAST_S)), 1)
+    ticks = round(MINUTE_S / max(elapsed_s, RECENT_LEAST_S)) or 1
     recent = (*known.recent, value)[-ticks:]
     minute_at_s = at_s - at_s % MINUTE_S
     after = make_known(

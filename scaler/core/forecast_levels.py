@@ -68,7 +68,8 @@ def _update(state: Levels, value: float, at_s: float, config: ForecastConfig) ->
         return state
     age_s = state.age_s + elapsed_s
     young = elapsed_s / (age_s + elapsed_s)
-    back = -elapsed_s / config.level_time_constant_s
+    level_s = config.level_time_constant_s
+    back = -elapsed_s / level_s
     last, level, slow, steady, fast = state.levels
     lasting, passing = state.trends
     damping_s, trend_s = config.trend_damping_s, config.trend_time_constant_s
@@ -78,7 +79,7 @@ def _update(state: Levels, value: float, at_s: float, config: ForecastConfig) ->
         value,
         elapsed_s=elapsed_s,
         gain=max(1.0 - exp(back / STEADY), young),
-        trend_s=trend_s if age_s > STEADY * config.level_time_constant_s else 0.0,
+        trend_s=trend_s if age_s > STEADY * level_s else 0.0,
         damping_s=damping_s,
     )
     fast, passing = _holt(
@@ -87,7 +88,7 @@ def _update(state: Levels, value: float, at_s: float, config: ForecastConfig) ->
         value,
         elapsed_s=elapsed_s,
         gain=max(1.0 - exp(back / FAST), young),
-        trend_s=FAST_TREND * trend_s if age_s > FAST * config.level_time_constant_s else 0.0,
+        trend_s=FAST_TREND * trend_s if age_s > FAST * level_s else 0.0,
         damping_s=FAST_DAMPING * damping_s,
     )
     return make_levels(

@@ -219,7 +219,7 @@ def noted(
         spread=brief(said.spread),
     )
     ahead = predict(known, said.weights, 0.5 * said.lead_s, config)
-    within = max(predict(known, said.weights, part * said.horizon_s, config) for part in PATH)
+    within = max([predict(known, said.weights, part * said.horizon_s, config) for part in PATH])
     peaks = record.peaks
     waiting = peaks.pending
     last_s = waiting[-1].noted_at_s if waiting else -math.inf

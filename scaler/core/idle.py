@@ -11,11 +11,12 @@ def is_idle(observation: Observation, config: PolicyConfig) -> bool:
     gpu, gateway = observation.gpu, observation.gateway
     if isinstance(queue, NoData) or isinstance(work, NoData):
         return False
-    busy = queue.requests_running + queue.requests_waiting + queue.requests_deferred > 0.0
+    if queue.requests_running + queue.requests_waiting + queue.requests_deferred > 0.0:
+        return False
     came = max(work.requests_arrived, work.requests_finished, work.requests_rejected) > 0.0
     hot = not isinstance(gpu, NoData) and gpu.utilisation_max_ratio >= config.signals.gpu_busy_ratio
     asked = not isinstance(gateway, NoData) and is_asked(gateway)
-    return not (busy or came or hot or asked)
+    return not (came or hot or asked)
 
 
 def is_asked(gateway: Gateway) -> bool:

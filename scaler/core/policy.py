@@ -197,7 +197,7 @@ def _situation(
             wanted = max(wanted, state.last_count or 0)
         stuck = replicas.unschedulable + replicas.crash_looping
         expiry_s = config.start_up.expiry_s
-        coming = sum(age_s <= expiry_s for age_s in replicas.starting_age_s)
+        coming = sum([age_s <= expiry_s for age_s in replicas.starting_age_s])
         # Asked for a moment ago, no pod scheduled yet: they come, and asking twice is overshoot.
         coming += max(wanted - ready - replicas.starting - stuck, 0)
     level = level_of(made.load / made.scale, state, config, made.now_s)

@@ -92,17 +92,17 @@ def _work(at: Situation) -> Proposal | None:
     """The load of the moment, with the slack of queueing."""
     if isinstance(at.observation.work, NoData):
         return None
-    now = at.margins
+    now, load, capacity = at.margins, at.load, at.capacity
     margins = make_margins(sigmas=now.sigmas, forecast=0.0, capacity_ratio=now.capacity_ratio)
     return make_proposal(
         signal=Signal.WORK,
-        replicas=sized(at, at.load, margins),
+        replicas=sized(at, load, margins),
         terms=(
             ("requests_per_s", at.demand.requests_per_s),
-            ("request_cost_s", at.capacity.request_cost_s),
-            ("load", at.load),
-            ("load_max_ratio", at.capacity.load_max_ratio),
-            ("sigmas", margins.sigmas),
+            ("request_cost_s", capacity.request_cost_s),
+            ("load", load),
+            ("load_max_ratio", capacity.load_max_ratio),
+            ("sigmas", now.sigmas),
         ),
     )
 
@@ -111,30 +111,27 @@ def _forecast(at: Situation) -> Proposal | None:
     """The load expected when a replica asked for now would be ready, with all margins."""
     if isinstance(at.observation.work, NoData):
         return None
+    forecast, margins, budget = at.forecast, at.margins, at.budget
     return make_proposal(
         signal=Signal.FORECAST,
-        replicas=sized(at, at.forecast.load_mean, at.margins),
+        replicas=sized(at, forecast.load_mean, margins),
         terms=(
-            ("lead_s", at.forecast.lead_s),
-            ("load_mean", at.forecast.load_mean),
-            ("load_upper", at.forecast.load_upper),
-            ("skill", at.forecast.skill),
-            ("sigmas", at.margins.sigmas),
-            ("miss_price_factor", at.budget.price_factor),
-            ("budget_spent_ratio", at.budget.spent_ratio),
+            ("lead_s", forecast.lead_s),
+            ("load_mean", forecast.load_mean),
+            ("load_upper", forecast.load_upper),
+            ("skill", forecast.skill),
+            ("sigmas", margins.sigmas),
+            ("miss_price_factor", budget.price_factor),
+            ("budget_spent_ratio", budget.spent_ratio),
         ),
     )
 
 
 def sized(at: Situation, load: float, margins: Margins) -> int:
     """The count for ``load`` with ``margins``."""
-    return count_for(
-        load,
-        margins,
-        at.capacity,
-        at.config.capacity,
-        attainment_ratio=at.config.slo.attainment_target_ratio,
-    )
+    config = at.config
+    ratio = config.slo.attainment_target_ratio
+    return count_for(load, margins, at.capacity, config.capacity, attainment_ratio=ratio)
 
 
 def _queue(at: Situation) -> Proposal | None:

@@ -53,8 +53,7 @@ _make_decision = gatherer(
 def publish(draft: Draft) -> Decision:
     """Make the decision: what is wanted, what can be reached, what is published."""
     mode, replicas = draft.config.mode, draft.observation.replicas
-    reached = _reach(draft)
-    steps, encoded = reached.steps, reached.encoded
+    steps, encoded = _reach(draft)
     would_be = count_of(steps)
     if mode is not Mode.ACTIVE and not isinstance(replicas, NoData):
         steps = then(steps, Stage.FROZEN, replicas.wanted, ())
@@ -72,19 +71,10 @@ def publish(draft: Draft) -> Decision:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reached:
-    """Steps that end in a count the HPA can be brought to, and the value that brings it there."""
+def _reach(draft: Draft) -> tuple[Steps, float]:
+    """Steps that end in a count the HPA can be brought to, and the value that brings it there.
 
-    steps: Steps
-    encoded: float
-
-
-make_reached = maker(Reached)
-
-
-def _reach(draft: Draft) -> Reached:
-    """Replace a count that the HPA's tolerance swallows: round it up, or hold, by price.
+    A count that the HPA's tolerance swallows is replaced: rounded up, or held, by price.
 
     One replica too few costs ``shortage_price_ratio`` times one too many.  Within the bounds of the
     target the plain count is kept: the HPA enforces those without looking at the value.
@@ -94,17 +84,17 @@ def _reach(draft: Draft) -> Reached:
     known = None if isinstance(replicas, NoData) or replicas.inferred else replicas
     resolved = _resolved(desired, known, config.hpa)
     if resolved.resolution is Resolution.AS_ASKED or known is None:
-        return make_reached(steps=draft.steps, encoded=resolved.encoded.double)
+        return draft.steps, resolved.encoded.double
     allowed = limits(config, known.replicas_min, known.replicas_max)
     if not allowed.low <= resolved.replicas <= allowed.high:
-        return make_reached(steps=draft.steps, encoded=float(desired))
+        return draft.steps, float(desired)
     steps = then(
         draft.steps,
         Stage.UNREACHABLE_STEP,
         resolved.replicas,
         (("asked", float(desired)), ("status_replicas", float(known.current))),
     )
-    return make_reached(steps=steps, encoded=resolved.encoded.double)
+    return steps, resolved.encoded.double
 
 
 def _resolved(desired: int, replicas: Replicas | None, hpa: HpaConfig) -> Resolved:

@@ -35,12 +35,14 @@ def look(observation: Observation, seen: Seen, config: FreshnessConfig) -> Sight
     blind: list[Blindness] = []
     lost = 0
     values = _values(observation)
+    unseen: list[Signal] = []
     if NoData in map(type, values):
         for signal, value in zip(_SIGNALS, values, strict=True):
             if isinstance(value, NoData):
+                unseen.append(signal)
                 blind.append(Blindness(signal=signal, cause=value.cause, detail=value.detail))
                 lost += _is_expected(signal, seen, now_s, config)
-    seen = _seen_now(seen, [item.signal for item in blind], now_s)
+    seen = _seen_now(seen, unseen, now_s)
     for signal, total in ((_WORK, work), (_QUEUE, queue)):
         if not isinstance(total, NoData) and total.coverage_ratio < COVERAGE_FULL_RATIO:
             blind.append(_partial(signal, total.coverage_ratio))

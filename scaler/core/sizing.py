@@ -16,6 +16,7 @@ from scaler.core.model import Capacity
 from scaler.core.window import normal_quantile
 
 _COUNT_MAX = 10**9
+_LOAD_MAX = float(_COUNT_MAX)
 _INTERVAL_SIGMAS = normal_quantile(0.95)  # a capacity's interval holds nine of ten
 
 
@@ -66,9 +67,9 @@ def count_for(
     """
     if load <= 0.0:
         return 0
-    load = min(load, float(_COUNT_MAX))
-    slack_sigmas = margins.sigmas / max(normal_quantile(attainment_ratio), 0.1)
-    doubt = margins.sigmas * margins.capacity_ratio * load
+    load, sigmas = min(load, _LOAD_MAX), margins.sigmas
+    slack_sigmas = sigmas / max(normal_quantile(attainment_ratio), 0.1)
+    doubt = sigmas * margins.capacity_ratio * load
     alone, power = 1.0 - capacity.load_max_ratio, -config.load_max_gain
     others = margins.forecast**2 + doubt**2
 

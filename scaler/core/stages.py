@@ -4,6 +4,7 @@ A stage that leaves the count alone adds no step, so the last step is what decid
 """
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 from scaler.core.config import HoldDownConfig, PolicyConfig
 from scaler.core.made import maker
@@ -14,6 +15,7 @@ from scaler.core.sizing import load_sigma, make_margins
 Steps = tuple[Step, ...]
 
 _STAGES = {signal: Stage(signal.value) for signal in Signal}
+_REPLICAS = attrgetter("replicas")
 _GONE_RATIO = 0.1  # of the load since the count was set: less is no fall
 _GONE_SIGMAS = 8.0  # of its noise: from the highest of a day to the lowest of the same load
 _SETTLES_S = 3600.0  # after a rise or a start: what was asked for in haste or in doubt goes freely
@@ -33,10 +35,7 @@ def then(steps: Steps, stage: Stage, replicas: int, terms: Terms) -> Steps:
 
 def binding(proposals: tuple[Proposal, ...]) -> Steps:
     """The first step: the largest proposal, the earliest in order among equals."""
-    best = proposals[0]
-    for proposal in proposals:
-        if proposal.replicas > best.replicas:
-            best = proposal
+    best = max(proposals, key=_REPLICAS)
     return (make_step(stage=_STAGES[best.signal], replicas=best.replicas, terms=best.terms),)
 
 
@@ -184,7 +183,10 @@ def no_api(steps: Steps, at: Situation) -> Steps:
 
 def bound(steps: Steps, *, low: int, high: int) -> Steps:
     """Within the bounds; the minimum wins where they cross."""
-    replicas = max(min(count_of(steps), high), low)
+    count = count_of(steps)
+    if low <= count <= high:
+        return steps
+    replicas = max(min(count, high), low)
     return then(
         steps, Stage.BOUNDS, replicas, (("replicas_min", float(low)), ("replicas_max", float(high)))
     )
