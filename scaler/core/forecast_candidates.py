@@ -198,8 +198,10 @@ def available(known: Known) -> tuple[bool, ...]:
 
 
 def predict(known: Known, weights: Weights, lead_s: float, config: ForecastConfig) -> float:
-    """The weighted mean of the candidates; weights sum to one."""
-    mean: float = sum(map(mul, LEVELS.predict(known.levels, lead_s, config), weights))
+    """The weighted mean of the candidates; weights sum to one, and most are 0."""
+    mean = 0.0
+    if any(weights[: len(SHORT)]):
+        mean = sum(map(mul, LEVELS.predict(known.levels, lead_s, config), weights))
     day, week, cycle = weights[5:]
     if day > 0.0:
         mean += day * _since_minute(DAY, known.day, known.at_s + lead_s, config)

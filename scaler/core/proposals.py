@@ -235,6 +235,13 @@ def attainment(latency: Latency, objective_s: float) -> Attainment:
     )
 
 
+def likely_ratio(latency: Latency, objective_s: float) -> float:
+    """``attainment(...).likely`` alone."""
+    if objective_s in latency.bounds_s:
+        return attainment(latency, objective_s).likely
+    return 1.0 - missed_ratio(latency, objective_s)
+
+
 def objective(at: Situation, signal: Signal) -> tuple[Latency, float] | None:
     """The latency signal and its objective, when both exist and say something."""
     config = at.config

@@ -9,7 +9,7 @@ from operator import attrgetter
 from scaler.core.config import HoldDownConfig, PolicyConfig
 from scaler.core.made import maker
 from scaler.core.model import NoData, Proposal, Signal, Stage, Step, Terms, make_step
-from scaler.core.proposals import Situation, attainment, objective, relief, sized
+from scaler.core.proposals import Situation, likely_ratio, objective, relief, sized
 from scaler.core.sizing import load_sigma, make_margins
 
 Steps = tuple[Step, ...]
@@ -144,10 +144,10 @@ def _near_objective(at: Situation, signal: Signal) -> Terms:
         return ()
     latency, objective_s = found
     pressed_s = at.config.signals.ttft_pressure_ratio * objective_s
-    share = attainment(latency, pressed_s)
-    if share.likely >= at.config.slo.attainment_target_ratio:
+    likely = likely_ratio(latency, pressed_s)
+    if likely >= at.config.slo.attainment_target_ratio:
         return ()
-    return (("pressed_s", pressed_s), ("attainment_pressed_ratio", share.likely))
+    return (("pressed_s", pressed_s), ("attainment_pressed_ratio", likely))
 
 
 def hold_span_s(config: HoldDownConfig, start_up_s: float) -> float:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scaler.core.budget import Budget
 from scaler.core.config import HoldDownConfig
 from scaler.core.model import Cause, Forecast, Gpu, NoData, Signal, Stage, Step
-from scaler.core.proposals import Situation, attainment, propose, relief
+from scaler.core.proposals import Situation, attainment, likely_ratio, propose, relief
 from scaler.core.sizing import Margins
 from scaler.core.stages import (
     Steps,
@@ -223,6 +223,7 @@ def test_attainment_is_an_interval_where_a_bucket_straddles_the_objective(
     assert not isinstance(latency, NoData)
     found = attainment(latency, objective_s)
     assert (found.low, found.likely, found.high) == pytest.approx((low, likely, high))
+    assert likely_ratio(latency, objective_s) == found.likely
 
 
 @given(
