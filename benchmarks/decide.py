@@ -7,7 +7,7 @@ import argparse
 import json
 import time
 
-from scaler.core.config import PolicyConfig
+from scaler.core.config import CapacityConfig, PolicyConfig
 from scaler.core.model import (
     Gpu,
     KvCache,
@@ -22,11 +22,26 @@ from scaler.core.policy import PolicyState, decide
 TICK_S = 15.0
 BOUNDS_S = (0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
 TARGETS = 1000
+PROMPT, OUTPUT = 1000.0, 200.0  # tokens of a request
+SLOWER = 1.3  # its steps than the prior's: what there is to learn
 
 
 def observation(at_s: float, place: int) -> Observation:
-    """A busy target of ten replicas whose load moves a little from tick to tick."""
+    """A busy target of ten replicas whose load moves a little from tick to tick.
+
+    Its busy time is that of its steps and tokens, as in a sample of a real engine.
+    """
     rate = 10.0 + place % 7
+    output_tokens, prompt_tokens = rate * TICK_S * OUTPUT, rate * TICK_S * PROMPT
+    running = rate * 8.0
+    steps = output_tokens / (running / 10.0)
+    prior = CapacityConfig()
+    decode_s = prior.per_sequence_s + prior.per_kv_token_s * (PROMPT + 0.5 * OUTPUT)
+    busy_s = SLOWER * (
+        steps * prior.overhead_s
+        + output_tokens * decode_s
+        + prompt_tokens * prior.per_prefill_token_s
+    )
     counts = (rate * 30.0, rate * 20.0, rate * 5.0, rate, *(0.0,) * 9)
     latency = Latency(
         seen_at_s=at_s, coverage_ratio=1.0, window_s=60.0, bounds_s=BOUNDS_S, counts=counts
@@ -35,7 +50,7 @@ def observation(at_s: float, place: int) -> Observation:
         seen_at_s=at_s,
         replicas=Replicas(seen_at_s=at_s, wanted=10, current=10, ready=10, replicas_max=40),
         queue=Queue(
-            seen_at_s=at_s, coverage_ratio=1.0, requests_running=rate * 8.0, requests_waiting=1.0
+            seen_at_s=at_s, coverage_ratio=1.0, requests_running=running, requests_waiting=1.0
         ),
         kv_cache=KvCache(
             seen_at_s=at_s, coverage_ratio=1.0, usage_mean_ratio=0.4, usage_max_ratio=0.6,
@@ -44,12 +59,12 @@ def observation(at_s: float, place: int) -> Observation:
         ttft=latency,
         itl=latency,
         work=Work(
-            seen_at_s=at_s, coverage_ratio=1.0, interval_s=TICK_S, replica_s=10.0 * TICK_S,
+            seen_at_s=at_s, coverage_ratio=1.0, interval_s=TICK_S, replica_s=busy_s,
             requests_arrived=rate * TICK_S, requests_finished=rate * TICK_S,
-            requests_rejected=0.0, prompt_tokens=rate * TICK_S * 1000.0, cached_tokens=0.0,
-            output_tokens=rate * TICK_S * 200.0, preemptions=0.0, engine_steps=4000.0,
-            finished_prompt_tokens=rate * TICK_S * 1000.0,
-            finished_output_tokens=rate * TICK_S * 200.0,
+            requests_rejected=0.0, prompt_tokens=prompt_tokens, cached_tokens=0.0,
+            output_tokens=output_tokens, preemptions=0.0, engine_steps=steps,
+            finished_prompt_tokens=prompt_tokens,
+            finished_output_tokens=output_tokens,
         ),
         gpu=Gpu(
             seen_at_s=at_s, coverage_ratio=1.0, utilisation_mean_ratio=0.9,
