@@ -22,6 +22,8 @@ from scaler.core.policy import PolicyState, decide
 TICK_S = 15.0
 BOUNDS_S = (0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
 TARGETS = 1000
+READY = 10
+KV_TOKENS = 400_000.0
 PROMPT, OUTPUT = 1000.0, 200.0  # tokens of a request
 SLOWER = 1.3  # its steps than the prior's: what there is to learn
 
@@ -29,37 +31,36 @@ SLOWER = 1.3  # its steps than the prior's: what there is to learn
 def observation(at_s: float, place: int) -> Observation:
     """A busy target of ten replicas whose load moves a little from tick to tick.
 
-    Its busy time is that of its steps and tokens, as in a sample of a real engine.
+    As engines do that have work, they step without a pause: the time that tokens leave is overhead.
     """
-    rate = 10.0 + place % 7
+    rate = 40.0 + place % 7
     output_tokens, prompt_tokens = rate * TICK_S * OUTPUT, rate * TICK_S * PROMPT
-    running = rate * 8.0
-    steps = output_tokens / (running / 10.0)
-    prior = CapacityConfig()
-    decode_s = prior.per_sequence_s + prior.per_kv_token_s * (PROMPT + 0.5 * OUTPUT)
-    busy_s = SLOWER * (
-        steps * prior.overhead_s
-        + output_tokens * decode_s
-        + prompt_tokens * prior.per_prefill_token_s
-    )
+    prior, context = CapacityConfig(), PROMPT + 0.5 * OUTPUT
+    decode_s = prior.per_sequence_s + prior.per_kv_token_s * context
+    tokens_s = output_tokens * decode_s + prompt_tokens * prior.per_prefill_token_s
+    steps = (READY * TICK_S / SLOWER - tokens_s) / prior.overhead_s
+    running = READY * output_tokens / steps
+    usage = running * context / (READY * KV_TOKENS)
     counts = (rate * 30.0, rate * 20.0, rate * 5.0, rate, *(0.0,) * 9)
     latency = Latency(
         seen_at_s=at_s, coverage_ratio=1.0, window_s=60.0, bounds_s=BOUNDS_S, counts=counts
     )
     return Observation(
         seen_at_s=at_s,
-        replicas=Replicas(seen_at_s=at_s, wanted=10, current=10, ready=10, replicas_max=40),
+        replicas=Replicas(
+            seen_at_s=at_s, wanted=READY, current=READY, ready=READY, replicas_max=64
+        ),
         queue=Queue(
             seen_at_s=at_s, coverage_ratio=1.0, requests_running=running, requests_waiting=1.0
         ),
         kv_cache=KvCache(
-            seen_at_s=at_s, coverage_ratio=1.0, usage_mean_ratio=0.4, usage_max_ratio=0.6,
-            capacity_tokens=400_000.0,
+            seen_at_s=at_s, coverage_ratio=1.0, usage_mean_ratio=usage, usage_max_ratio=1.5 * usage,
+            capacity_tokens=KV_TOKENS,
         ),
         ttft=latency,
         itl=latency,
         work=Work(
-            seen_at_s=at_s, coverage_ratio=1.0, interval_s=TICK_S, replica_s=busy_s,
+            seen_at_s=at_s, coverage_ratio=1.0, interval_s=TICK_S, replica_s=READY * TICK_S,
             requests_arrived=rate * TICK_S, requests_finished=rate * TICK_S,
             requests_rejected=0.0, prompt_tokens=prompt_tokens, cached_tokens=0.0,
             output_tokens=output_tokens, preemptions=0.0, engine_steps=steps,

@@ -1,6 +1,6 @@
 """What the future is worth: the policy as shipped, and handed the load to come.
 
-    python -m benchmarks.foresight [--hours H]
+    python -m benchmarks.foresight [--hours H] [--jobs N]
 
 The base case (``benchmarks.arena``).  Each trace is played as shipped, which also writes down the
 work that arrives; then again with the highest minute until the lead in place of the forecast, and

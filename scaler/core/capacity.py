@@ -12,10 +12,10 @@ Three estimators, each with its own doubt, feed one formula:
 (they pool their queues), and ``load_max_ratio``, the share of that which a replica carries alone.
 ``load = rate * request_cost_s`` is therefore in replicas' worth; it does not depend on the count.
 
-A series of loads jumps whenever the estimate moves.  ``unlearned_cost_s`` is the cost of the same
-mix with the prior's step times and nothing learned: ``rate * unlearned_cost_s(demand, policy)`` is
-a series of work that only the traffic moves (prompt and output tokens with fixed weights), and
-times ``request_cost_s / unlearned_cost_s`` it is load again.
+A series of loads jumps whenever the estimate moves.  ``unit_cost_s`` is the cost of the same mix
+with the step times of the prior that the series began with and nothing learned: ``rate *
+unit_cost_s`` is a series of work that only the traffic moves (prompt and output tokens with fixed
+weights), and times ``request_cost_s / unit_cost_s`` it is load again.
 """
 
 import math
@@ -43,7 +43,6 @@ from scaler.core.capacity_steps import (
     Filter,
     Four,
     Prior,
-    Sample,
     follow,
     interval_factor,
     learn,
@@ -71,17 +70,15 @@ class CapacityState:
     """What was learned.
 
     ``multiples`` are the step-time coefficients over the prior's, which follow the estimate of
-    ``steps`` by a bounded share a sample; ``log_scale`` is the logarithm of the last sample's time
-    over the prior's.  ``prior`` is the one they are multiples of (``capacity_prior``), None before
-    the first decision; ``unit`` times the cost of a request at its prices is what the series of
-    work count in.
+    ``steps`` by a bounded share a sample.  ``prior`` is the one they are multiples of
+    (``capacity_prior``), None before the first decision; ``unit`` times the cost of a request at
+    its prices is what the series of work count in.
     """
 
     key: str = ""
     prior: Prior | None = None
     unit: float = 1.0
     gauges: Gauges = Gauges()
-    log_scale: float = 0.0
     evidence_s: float = 0.0
     kv_capacity_tokens: float = 0.0
     multiples: Four = (1.0, 1.0, 1.0, 1.0)
@@ -152,7 +149,6 @@ def update_capacity(
             waiting=queue.requests_waiting,
             ready=state.gauges.ready if isinstance(replicas, NoData) else replicas.ready,
         ),
-        log_scale=learned.log_scale,
         evidence_s=learned.evidence_s,
         kv_capacity_tokens=known_kv,
         multiples=learned.multiples,
@@ -189,7 +185,6 @@ class _Learned:
 
     multiples: Four
     steps: Filter
-    log_scale: float
     evidence_s: float
 
 
@@ -208,7 +203,6 @@ def _learned(
         return _make_learned(
             multiples=state.multiples,
             steps=state.steps,
-            log_scale=state.log_scale,
             evidence_s=evidence_s,
         )
     steps = learn(sample, state.steps, config)
@@ -217,20 +211,8 @@ def _learned(
     return _make_learned(
         multiples=multiples,
         steps=steps,
-        log_scale=_log_scale(sample, multiples, config),
         evidence_s=evidence_s + work.replica_s,
     )
-
-
-def _log_scale(sample: Sample, multiples: Four, config: CapacityConfig) -> float:
-    overhead = sample.steps_per_s * config.overhead_s
-    sequence = sample.output_per_s * config.per_sequence_s
-    context = sample.context_per_s * config.per_kv_token_s
-    prompt = sample.prompt_per_s * config.per_prefill_token_s
-    a, b, c, d = multiples
-    total = overhead + sequence + context + prompt
-    learned = overhead * a + sequence * b + context * c + prompt * d
-    return math.log(learned / total) if total > 0.0 else 0.0
 
 
 def _flowing(
@@ -303,6 +285,11 @@ def unlearned_cost_s(demand: Demand, policy: PolicyConfig) -> float:
     return computed * config.per_prefill_token_s + output * (
         step_s + context * config.per_kv_token_s
     )
+
+
+def unit_cost_s(demand: Demand, state: CapacityState, policy: PolicyConfig) -> float:
+    """Replica time of one request in the unit of the series of work: the first prior's prices."""
+    return unlearned_cost_s(demand, policy) * state.unit
 
 
 def _batch(demand: Demand, state: CapacityState, policy: PolicyConfig, times: Four) -> Batch:

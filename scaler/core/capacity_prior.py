@@ -4,7 +4,8 @@ Multiples are of the prior's step times, and the series of work that the policy 
 remember are at the prior's prices.  A prior that is reloaded would change what all of it means: a
 third of the step times made a third of every learned one, and left levels and forecasts three times
 too high for as long as they are remembered.  So the state names the prior that it was learned with,
-and what it knows in seconds stays as it was:
+and what it knows in seconds stays as it was,
+once it has seen some minutes of the engine:
 
     multiple * prior after = multiple * prior before
     unit after * prior's cost of a request after = unit before * prior's cost of a request before
@@ -19,6 +20,7 @@ from scaler.core.capacity import CapacityState, unlearned_cost_s
 from scaler.core.capacity_steps import (
     MULTIPLE_MAX,
     MULTIPLE_MIN,
+    PRIOR_NAMES,
     Doubt,
     Filter,
     Four,
@@ -31,27 +33,29 @@ from scaler.core.config import CapacityConfig, PolicyConfig
 from scaler.core.model import Demand
 from scaler.core.window import within
 
-_NAMES = (
-    "overhead_s", "per_sequence_s", "per_kv_token_s", "per_prefill_token_s", "sequences_max",
-    "prior_uncertainty_factor",
-)  # fmt: skip
+_FIRST_S = 600.0  # of each replica's time
 
 
 def repriced(state: CapacityState, demand: Demand, policy: PolicyConfig) -> CapacityState:
     """``state`` under the prior of ``policy``; as it is when it was learned with that.
 
-    Where no sample has taught anything yet, the new prior is believed as it is.
+    In the first minutes of an engine what is believed is still on its way from the old prior to
+    what was seen, so the new prior is believed as it is, and learning begins again from it.
     """
     prior = prior_of(policy.capacity)
     if state.prior == prior:
         return state
     if state.prior is None:
         return replace(state, prior=prior)
-    before = dict(zip(_NAMES, state.prior, strict=True))
+    before = dict(zip(PRIOR_NAMES, state.prior, strict=True))
     then = replace(policy, capacity=replace(policy.capacity, **before))
     unit = state.unit * unlearned_cost_s(demand, then) / unlearned_cost_s(demand, policy)
-    if state.evidence_s <= 0.0:
-        return replace(state, prior=prior, unit=unit)
+    least_s = _FIRST_S * max(state.gauges.ready, 1.0)
+    if not state.steps.doubt or state.evidence_s < least_s:
+        first = Filter()
+        return replace(
+            state, prior=prior, unit=unit, evidence_s=0.0, multiples=first.estimate, steps=first
+        )
     b0, b1, b2, b3, *_ = state.prior
     p0, p1, p2, p3, *_ = prior
     x0, x1, x2, x3 = state.steps.estimate

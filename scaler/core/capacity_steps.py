@@ -19,6 +19,7 @@ correlation; and what is published follows the filter by a bounded share for eac
 
 import math
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TypeAlias
 
 from scaler.core.config import CapacityConfig
@@ -32,8 +33,14 @@ Doubt: TypeAlias = tuple[float, ...]
 """Covariance of the multiples, its upper triangle by rows: 00 01 02 03 11 12 13 22 23 33."""
 
 Prior: TypeAlias = tuple[float, float, float, float, float, float]
-"""A prior's step times as above, the sequences that share a step, and its uncertainty factor."""
+"""The settings of a prior, in the order of ``PRIOR_NAMES``."""
 
+PRIOR_NAMES = (
+    "overhead_s", "per_sequence_s", "per_kv_token_s", "per_prefill_token_s", "sequences_max",
+    "prior_uncertainty_factor",
+)  # fmt: skip
+
+_PRIOR_SETTINGS = attrgetter(*PRIOR_NAMES)
 _INTERVAL_SIGMAS = 1.645  # of a normal distribution that holds 90 % of it
 _PRIOR_SIGMAS = 1.3  # the prior's factor is this many: one at its very limit is still believed in
 _PRIOR_CORRELATION = 0.7
@@ -92,14 +99,8 @@ def _prior_variance(config: CapacityConfig) -> float:
 
 def prior_of(config: CapacityConfig) -> Prior:
     """The prior that the multiples are of."""
-    return (
-        config.overhead_s,
-        config.per_sequence_s,
-        config.per_kv_token_s,
-        config.per_prefill_token_s,
-        config.sequences_max,
-        config.prior_uncertainty_factor,
-    )
+    found: Prior = _PRIOR_SETTINGS(config)
+    return found
 
 
 def within_prior(doubt: Doubt, config: CapacityConfig) -> Doubt:

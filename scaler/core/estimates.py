@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scaler.core.capacity import CapacityState, capacity_of, unlearned_cost_s, update_capacity
+from scaler.core.capacity import CapacityState, capacity_of, unit_cost_s, update_capacity
 from scaler.core.capacity_prior import repriced
 from scaler.core.capacity_shown import Shown, bounded, is_unsure, see_shown
 from scaler.core.config import ForecasterName, PolicyConfig
@@ -76,7 +76,7 @@ def estimate(
         config.capacity,
         ttft_s=config.slo.ttft_s,
     )
-    unit_s = unlearned_cost_s(demand, config) * capacity_state.unit
+    unit_s = unit_cost_s(demand, capacity_state, config)
     capacity, shown = _carried(observation, demand, capacity_state, learned.shown, config)
     load = demand.requests_per_s * capacity.request_cost_s
     scale = capacity.request_cost_s / unit_s
@@ -85,7 +85,7 @@ def estimate(
         # would be a ramp, and its errors would be remembered for hours.
         made, forecast_state = _persistence(load, ahead), learned.forecast
     else:
-        # The series must not jump when the learned cost moves: it has the prior's weights.
+        # The series must not jump when the learned cost moves: it has the first prior's weights.
         outlook, forecast_state = look_ahead(
             demand.arrived_per_s * unit_s,
             learned.forecast,

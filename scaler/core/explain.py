@@ -23,7 +23,7 @@ _PROSE: dict[Stage, str] = {
     Stage.HOLD_DOWN: "held: the count rose {since_s:.0f} s ago, {span_s:.0f} s are waited",
     Stage.KEEP: "fewer would not carry a load of {load:.2f} (level {level:.2f}) with "
     "{margin_ratio:.0%}, {sigmas:.1f} sigmas (forecast {forecast_margin:.2f}, cost "
-    "{cost_sigma:.1%}) and a noise of {band:.2f} to spare",
+    "{cost_sigma:.1%}) and a dead band of {band:.2f} to spare",
     Stage.VETO: "not fewer than now: GPU busy, or latency near its objective",
     Stage.NO_API: "not fewer than before: the Kubernetes API is down",
     Stage.BLIND: "not fewer than before: data is missing",

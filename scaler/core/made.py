@@ -28,8 +28,9 @@ def gatherer(noun: Callable[Fields, Noun], *parts: tuple[str, ...]) -> Callable[
     """``maker`` for a noun of many fields, some of which are taken over from other nouns.
 
     The function takes a noun for each of ``parts``, which names the fields to take over from it,
-    and the other fields as keywords.  A call with more than fifteen keywords would not do: CPython
-    packs so many into a dictionary and unpacks them again, which takes as long as five nouns.
+    and all the other fields as keywords: one that is forgotten is an error, not its default.  A
+    call whose positions and twice whose keywords are more than 30 would not do: CPython packs so
+    many into a dictionary and unpacks them again, which takes as long as five nouns.
     """
     values, known = {name: name for name in _slots(noun)}, {}
     for place, part in enumerate(parts):
@@ -40,7 +41,7 @@ def gatherer(noun: Callable[Fields, Noun], *parts: tuple[str, ...]) -> Callable[
     for item in fields(noun):  # type: ignore[arg-type]  # _slots has found it to be a dataclass
         if values[item.name] == item.name:
             known[f"_{item.name}"] = item.default
-            default = "" if item.default is MISSING else f" = _{item.name}"
+            default = "" if parts or item.default is MISSING else f" = _{item.name}"
             parameters.append(f"{item.name}{default}")
     return _compiled(noun, parameters, values, known)
 

@@ -205,6 +205,7 @@ def _situation(
     peak = peak_of(level, state, config, made.now_s, ease=ease) * made.scale
     return make_situation(
         made,
+        state,
         observation=observation,
         budget=budget,
         config=config,
@@ -218,7 +219,6 @@ def _situation(
         ready=ready,
         coming=coming,
         stuck=stuck,
-        latency_step_at_s=state.latency_step_at_s,
         ready_rose_at_s=ready_rose_at_s(state, ready, made.now_s),
     )
 

@@ -70,8 +70,12 @@ class Situation:
     ready_rose_at_s: float | None
 
 
-make_situation = gatherer(Situation, ("demand", "capacity", "forecast", "margins", "load", "now_s"))
-"""From the ``Estimates``, and the other fields as keywords."""
+make_situation = gatherer(
+    Situation,
+    ("demand", "capacity", "forecast", "margins", "load", "now_s"),
+    ("latency_step_at_s",),
+)
+"""From the ``Estimates`` and the state before, and the other fields as keywords."""
 
 
 def propose(situation: Situation) -> tuple[Proposal, ...]:

@@ -160,8 +160,8 @@ def _without_roundings(work: Work) -> Work:
     finished, steps = work.requests_finished, work.engine_steps
     return replace(
         work,
-        requests_finished=finished if finished >= COUNT_MIN else 0.0,
-        engine_steps=steps if steps >= COUNT_MIN else 0.0,
+        requests_finished=0.0 if 0.0 < finished < COUNT_MIN else finished,
+        engine_steps=0.0 if 0.0 < steps < COUNT_MIN else steps,
     )
 
 

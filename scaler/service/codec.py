@@ -19,7 +19,7 @@ from scaler.core.model import Decision
 from scaler.core.policy import PolicyState
 from scaler.errors import SignalError
 
-SCHEMA_VERSION = 2  # of checkpoints, snapshots and records; raised when a field changes or goes
+SCHEMA_VERSION = 2  # raised when a field changes or goes; checkpoints of another are not read
 Made = TypeVar("Made")
 
 

@@ -16,10 +16,11 @@ from typing import TypeAlias
 
 import structlog
 
-from scaler.core.capacity import unlearned_cost_s
+from scaler.core.capacity import unit_cost_s
 from scaler.core.config import ForecasterName, PolicyConfig
 from scaler.core.forecast import FORECASTERS, ForecastState, prime
 from scaler.core.forecast_season import DAY_S, DAY_SLOTS, WEEK_S, WEEK_SLOTS
+from scaler.core.model import NoData
 from scaler.service.board import TriggerKey
 from scaler.service.clock import Clock
 from scaler.service.loop import TickReport
@@ -48,7 +49,8 @@ _Points: TypeAlias = list[tuple[float, float]]
 class Wanted:
     """A target whose past is asked for; ``entry`` is looked at again, never written, here.
 
-    ``unit`` is what its forecaster counts in, over the shipped prices of the exported past.
+    ``unit`` is what its forecaster counts in, over the shipped prices of the exported past: at the
+    mix of now, which matters only where step times other than the shipped are configured.
     """
 
     entry: Entry
@@ -235,11 +237,11 @@ def _wanted(entry: Entry, at_s: float) -> Wanted | None:
     if decision is None or target is None or decision.at_s != at_s:
         return None
     demand, forecast = decision.demand, decision.forecast
-    if demand is None or forecast is None:
+    if demand is None or forecast is None or isinstance(decision.observation.work, NoData):
         return None
     if entry.policy.forecaster is ForecasterName.LAST:  # it has no use for a past
         return None
-    unit_s = unlearned_cost_s(demand, entry.policy) * entry.state.capacity.unit
+    unit_s = unit_cost_s(demand, entry.state.capacity, entry.policy)
     return Wanted(
         entry=entry,
         target=target,

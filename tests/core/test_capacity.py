@@ -242,6 +242,14 @@ def after(seen: Observation, state: CapacityState = STARTED) -> CapacityState:
     return update_capacity(seen, state, CONFIG.capacity)
 
 
+def slower(state: CapacityState, *, steps: float, prompt: float | None = None) -> float:
+    """The time of such an interval as learned, over the prior's."""
+    if prompt is None:
+        prompt = (60.0 - steps * TRUE[0]) / TRUE[3]
+    terms = steps * CONFIG.capacity.overhead_s, prompt * CONFIG.capacity.per_prefill_token_s
+    return (terms[0] * state.multiples[0] + terms[1] * state.multiples[3]) / sum(terms)
+
+
 def test_one_interval_moves_each_coefficient_by_no_more_than_its_part_of_the_limit() -> None:
     """Six tenths of the 10 % are for step times: 1.1 ** 0.6."""
     state = after(busy(15.0))
@@ -258,7 +266,7 @@ def test_coefficients_are_told_apart_by_intervals_that_differ() -> None:
     assert state.multiples[0] == pytest.approx(2.0, rel=0.02)
     assert state.multiples[3] == pytest.approx(2.0, rel=0.02)
     assert 1.0 < min(state.multiples[1:3]) < 2.0  # not seen here; moved by their correlation
-    assert state.log_scale == pytest.approx(math.log(2.0), abs=0.02)
+    assert slower(state, steps=150.0) == pytest.approx(2.0, rel=0.02)
     assert cost_s(multiples=state.multiples) == pytest.approx(1.0, rel=0.02)
 
 
@@ -279,7 +287,7 @@ def test_without_a_count_of_steps_the_gauge_tells_it() -> None:
     state = STARTED
     for tick in range(1, 100):
         state = after(busy(15.0 * tick, engine_steps=0.0), state)
-    assert state.log_scale == pytest.approx(math.log(2.0), abs=0.05)
+    assert slower(state, steps=150.0) == pytest.approx(2.0, rel=0.05)
 
 
 def _cold(seen: Observation, **changes: Any) -> Observation:
@@ -402,7 +410,7 @@ def test_prefill_replicas_learn_from_their_prompts() -> None:
         assert isinstance(seen.queue, Queue)
         seen = replace(seen, queue=replace(seen.queue, requests_running=8.0))
         state = after(seen, state)
-    assert state.log_scale == pytest.approx(math.log(2.0), abs=0.1)
+    assert slower(state, steps=75.0, prompt=66000.0) == pytest.approx(2.0, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def reloaded(factor: float, names: tuple[str, ...] = NAMES) -> PolicyConfig:
 
 
 def fleet(tick: int, *, varied: bool) -> Observation:
-    """Nine busy replicas, for an hour in a level twice that of the next; all is served in time."""
+    """Thirty busy replicas, for an hour with twice the load of the next; all is served in time."""
     rate = RATE if tick < RELOAD - 8 else 0.5 * RATE
     row = {
         "at_s": str(TICK_S * tick), "ready": str(READY), "rate": str(rate),
@@ -179,15 +179,41 @@ def test_no_multiple_is_in_more_doubt_than_the_prior_is() -> None:
     assert [one / max(after) for one in after] == pytest.approx([x / max(before) for x in before])
 
 
-def test_after_a_new_pod_template_the_old_estimate_goes_on_at_the_new_prior_too() -> None:
-    """It is a first belief, in as much doubt as any prior is."""
+def test_a_new_pod_template_is_believed_to_be_what_a_prior_reloaded_with_it_says() -> None:
+    """What another engine taught is a first belief at most, and somebody has just said better."""
     decisions, state = played(SHIPPED, varied=True)
     demand = decisions[-1].demand
     assert demand is not None
     fresh = replace(state.capacity, steps=Filter(estimate=state.capacity.multiples))
-    after = repriced(fresh, demand, reloaded(3.0)).steps
-    assert after.estimate == pytest.approx([one / 3.0 for one in state.capacity.multiples])
-    assert after.doubt == ()
+    after = repriced(fresh, demand, reloaded(3.0))
+    assert (after.multiples, after.steps) == (Filter().estimate, Filter())
+
+
+@pytest.mark.parametrize("ticks", [1, 2, 3, 10, 39])
+def test_in_the_first_minutes_a_corrected_prior_is_believed_at_once(ticks: int) -> None:
+    """The prior of an engine four times slower than the shipped, reloaded after some looks.
+
+    It is up to half too dear; what is published was still on its way to what those looks had shown,
+    and a quarter of the truth.
+    """
+    shipped, right = SHIPPED, reloaded(4.0)
+    state, costs = PolicyState(), []
+    for tick in range(80):
+        seen = fleet(tick, varied=True)
+        assert isinstance(seen.work, Work)
+        quarter = 0.25 * TIMES[0] / 1.6  # of the work, in as much time
+        work = replace(
+            seen.work,
+            prompt_tokens=quarter * seen.work.prompt_tokens,
+            output_tokens=quarter * seen.work.output_tokens,
+            engine_steps=quarter * seen.work.engine_steps,
+        )
+        config = shipped if tick < ticks else right
+        decision, state = decide(replace(seen, work=work), state, config, TICK_S * tick)
+        assert decision.capacity is not None
+        costs.append(decision.capacity.request_cost_s)
+    assert 0.65 < costs[ticks] / costs[-1] < 1.6
+    assert costs[ticks] > 2.0 * costs[0]
 
 
 @pytest.mark.parametrize("varied", [False, True], ids=["one mix", "mixes"])

@@ -164,7 +164,7 @@ def test_what_is_believed_of_a_load_moves_no_count_within_its_drift(
 ) -> None:
     """6.25 replicas with 10 % to spare are 6.9, with the drift of 5 % as well 7.2; 5.6 are 6.5.
 
-    Not so in the first hour after a start or a rise: a quarter of the drift at 15 minutes is 6.96.
+    Not so in the first hour after a start or a rise: at 15 minutes a quarter of it makes 6.95.
     """
     hold = replace(CONFIG.hold_down, drift_ratio=drift_ratio)
     script = DRIFTS.format(

@@ -141,3 +141,15 @@ def test_next_to_nothing_is_divided_by_nowhere(name: str, tiny: float) -> None:
             decision, state = decide(at(seen, at_s), state, PolicyConfig(), at_s)
             assert finite(decision), item.name
             assert finite(state), item.name
+
+
+@pytest.mark.parametrize("wrong", [math.nan, -7.0, -math.inf])
+@pytest.mark.parametrize(
+    ("tiny", "other"),
+    [("requests_finished", "engine_steps"), ("engine_steps", "requests_finished")],
+)
+def test_a_rounding_of_none_hides_no_broken_count(tiny: str, other: str, wrong: float) -> None:
+    seen = observation({"at_s": "15", "ready": "2", "rate": "4"})
+    assert isinstance(seen.work, Work)
+    broken = replace(seen, work=replace(seen.work, **{tiny: 1e-12, other: wrong}))
+    assert isinstance(sound(broken).work, NoData)

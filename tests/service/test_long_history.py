@@ -482,6 +482,8 @@ async def test_the_past_counts_in_the_unit_that_the_forecaster_counts_in(
     """The exported past at the prices of the prior that it began with, whatever came later."""
     with rig(policy={"capacity": configured}) as made:
         await made.serve()
+        await made.history.read()
+        assert made.ranges == []  # no mix was seen yet, by which the past would be converted
         entry = made.world.entry()
         entry.policy = replace(entry.policy, capacity=CapacityConfig(**reloaded))
         await made.world.tick()
