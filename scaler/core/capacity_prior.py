@@ -21,7 +21,6 @@ from scaler.core.capacity_steps import (
     MULTIPLE_MAX,
     MULTIPLE_MIN,
     PRIOR_NAMES,
-    Doubt,
     Filter,
     Four,
     make_filter,
@@ -85,16 +84,17 @@ def _times(multiples: Four, by: Four) -> Four:
 
 
 def _converted(steps: Filter, by: Four, config: CapacityConfig) -> Filter:
-    """The filter in multiples of the new prior."""
-    doubt: Doubt = ()
-    if steps.doubt:
-        r0, r1, r2, r3 = by
-        pairs = (
-            *(r0 * r0, r0 * r1, r0 * r2, r0 * r3),
-            *(r1 * r1, r1 * r2, r1 * r3),
-            *(r2 * r2, r2 * r3),
-            r3 * r3,
-        )
-        doubt = tuple([old * pair for old, pair in zip(steps.doubt, pairs, strict=True)])
-        doubt = within_prior(doubt, config)
-    return make_filter(estimate=_times(steps.estimate, by), doubt=doubt, outliers=steps.outliers)
+    """The filter, after some samples, in multiples of the new prior."""
+    r0, r1, r2, r3 = by
+    pairs = (
+        *(r0 * r0, r0 * r1, r0 * r2, r0 * r3),
+        *(r1 * r1, r1 * r2, r1 * r3),
+        *(r2 * r2, r2 * r3),
+        r3 * r3,
+    )
+    doubt = tuple([old * pair for old, pair in zip(steps.doubt, pairs, strict=True)])
+    return make_filter(
+        estimate=_times(steps.estimate, by),
+        doubt=within_prior(doubt, config),
+        outliers=steps.outliers,
+    )

@@ -124,6 +124,18 @@ def test_a_batch_that_still_fills_shows_no_more_than_it_serves() -> None:
     assert 0.0 < begun.shown.output_per_s < 0.8 * full.shown.output_per_s
 
 
+def test_a_quieter_fleet_shows_no_less_than_it_has_shown() -> None:
+    """Half of the requests, served as well: what was carried before is still the better proof."""
+
+    def halved(seen: Observation) -> Observation:
+        return seen if seen.seen_at_s < 6 * TICK_S else fleet(seen.seen_at_s, rate=0.5 * RATE)
+
+    _, before = played(6, halved)
+    _, after = played(10, halved)  # and fades slowly
+    assert after.shown.output_now < 0.6 * before.shown.output_now
+    assert after.shown.output_per_s > 0.9 * before.shown.output_per_s
+
+
 def test_an_estimate_that_is_sure_is_not_argued_with() -> None:
     """Traffic whose mix varies tells the step times apart; the interval closes."""
 
@@ -197,6 +209,8 @@ def test_what_prompts_showed_says_nothing_of_outputs() -> None:
     assert dearest_s(demand, (400.0, 1000.0)) == 1.0
     assert dearest_s(demand, (400.0, 0.0)) == math.inf
     assert dearest_s(replace(demand, cached_ratio=1.0), (0.0, 1000.0)) == 0.1  # nothing to compute
+    without = replace(demand, output_tokens_per_request=0.0)
+    assert dearest_s(without, (4000.0, 0.0)) == 0.1  # nothing to decode
 
 
 def test_other_replicas_are_not_bound_by_what_was_shown() -> None:
