@@ -20,8 +20,8 @@ class PolicyState:
     """All that a decision remembers.  Goes in, comes out, survives a restart as JSON.
 
     ``load`` is the last one in replicas' worth.  ``work_level`` is its mean over some minutes, and
-    ``work_peak`` what is left of the highest level, as ``peak_of`` lets it fade: both at the
-    prior's prices, because what a replica carries is learned meanwhile, and a load of an hour ago
+    ``work_peak`` what is left of the highest level, as ``peak_of`` lets it fade: both at
+    the prices of ``unit_cost_s``, because what a replica carries is learned meanwhile, and a load of an hour ago
     that was believed to be four times as large would keep four times the replicas;
     ``work_settled`` is the highest peak since the count was set, at the same prices;
     ``raised_at_s`` is when the count last rose.
@@ -63,7 +63,7 @@ make_policy_state = gatherer(
 
 
 def level_of(work: float, state: PolicyState, config: PolicyConfig, now_s: float) -> float:
-    """The load at the prior's prices, over ``hold_down.level_s``."""
+    """The load at the prices of ``unit_cost_s``, over ``hold_down.level_s``."""
     if state.work_level is None:
         return work
     kept = decay(now_s - state.level_at_s, config.hold_down.level_s)

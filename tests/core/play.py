@@ -92,6 +92,17 @@ CONFIG = PolicyConfig(
     ),
     hpa=HpaConfig(tolerance_up_ratio=0.0, tolerance_down_ratio=0.0),
 )
+# 30 % to spare on the way down, and hardly any of it while no miss is counted.
+EASED = replace(
+    CONFIG,
+    hold_down=replace(
+        CONFIG.hold_down,
+        level_s=240.0,
+        margin_ratio=0.3,
+        ease_spent_ratio=2.0,
+        ease_min_ratio=0.0,
+    ),
+)
 ABSENT = NoData(cause=Cause.ABSENT)
 
 

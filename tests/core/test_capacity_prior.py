@@ -187,6 +187,7 @@ def test_a_new_pod_template_is_believed_to_be_what_a_prior_reloaded_with_it_says
     fresh = replace(state.capacity, steps=Filter(estimate=state.capacity.multiples))
     after = repriced(fresh, demand, reloaded(3.0))
     assert (after.multiples, after.steps) == (Filter().estimate, Filter())
+    assert after.evidence_s == 0.0
 
 
 @pytest.mark.parametrize("ticks", [1, 2, 3, 10, 39])

@@ -83,6 +83,8 @@ def test_gathered_is_what_the_class_makes_of_parts_and_keywords() -> None:
         gather(one, other)  # ``first`` has no default, and is none of the parts'
     with pytest.raises(TypeError):
         gather(one, other, first=0.5, second=(5,))
+    with pytest.raises(TypeError):
+        gatherer(Noun, ("third",))(one, first=0.5)  # ``second`` is forgotten, and has a default
 
 
 @pytest.mark.parametrize("parts", [(("second",), ("second",)), (("fourth",),)])

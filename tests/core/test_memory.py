@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scaler.core.budget import Budget
 from scaler.core.config import HoldDownConfig, PolicyConfig
 from scaler.core.memory import PolicyState, ease_of, peak_of
-from tests.core.play import CONFIG, play
+from tests.core.play import CONFIG, EASED, play
 
 RELEASED = PolicyConfig(hold_down=HoldDownConfig(release_s=3600.0))
 
@@ -94,16 +94,6 @@ def test_an_eased_release_fades_sooner() -> None:
     assert peak_of(1.0, state, RELEASED, 1800.0, ease=0.0) == 1.0
 
 
-EASED = replace(
-    CONFIG,
-    hold_down=replace(
-        CONFIG.hold_down,
-        level_s=240.0,
-        margin_ratio=0.3,
-        ease_spent_ratio=2.0,
-        ease_min_ratio=0.0,
-    ),
-)
 FALL = """
    at_s  ready  rate  ttft   | want  decided_by
       0      8    12  {ttft} |    8  .

@@ -1,22 +1,9 @@
 """The highest peak since the count was set: whether a load has fallen is asked of it."""
 
-from dataclasses import replace
-
 import pytest
 
-from tests.core.play import CONFIG, play
+from tests.core.play import EASED, play
 
-# 30 % to spare on the way down, and hardly any of it while no miss is counted.
-EASED = replace(
-    CONFIG,
-    hold_down=replace(
-        CONFIG.hold_down,
-        level_s=240.0,
-        margin_ratio=0.3,
-        ease_spent_ratio=2.0,
-        ease_min_ratio=0.0,
-    ),
-)
 LOADED = """
    at_s  ready    rate     ttft        | want
       0  {ready}  {before} 100:0:0:0:0 | {ready}
