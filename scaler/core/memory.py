@@ -20,9 +20,9 @@ class PolicyState:
     """All that a decision remembers.  Goes in, comes out, survives a restart as JSON.
 
     ``load`` is the last one in replicas' worth.  ``work_level`` is its mean over some minutes, and
-    ``work_peak`` what is left of the highest level, as ``peak_of`` lets it fade: both at
-    the prices of ``unit_cost_s``, because what a replica carries is learned meanwhile, and a load of an hour ago
-    that was believed to be four times as large would keep four times the replicas;
+    ``work_peak`` what is left of the highest level, as ``peak_of`` lets it fade: both at the
+    prices of ``unit_cost_s``, because what a replica carries is learned meanwhile, and a load of an
+    hour ago that was believed to be four times as large would keep four times the replicas;
     ``work_settled`` is the highest peak since the count was set, at the same prices;
     ``raised_at_s`` is when the count last rose.
     ``good_at_s`` is the last decision from good data, ``last_count`` what it wanted,
